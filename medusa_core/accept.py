@@ -55,7 +55,9 @@ def greedy(tree: Tree, tokens, best) -> Verdict:
     return _verdict(tree, tokens, passed, deepest, best[deepest], probability, threshold, "same tokens")
 
 
-def typical(tree: Tree, tokens, logits, temperature: float, epsilon: float = 0.09, delta: float = 0.3) -> Verdict:
+def typical(
+    tree: Tree, tokens, logits, temperature: float, epsilon: float = 0.09, delta: float = 0.3
+) -> Verdict:
     """Accept the longest path of nodes with p > min(epsilon, delta * exp(-H)); not lossless.
 
     tokens (n,) node tokens, root first; logits (n, V) of the base after each node; p and the entropy H (nats)
@@ -128,7 +130,9 @@ def _draw(weights: np.ndarray, rng: np.random.Generator) -> tuple[int, float]:
 def _softmax(row: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
     """Unnormalised weights (V,) of one row of logits, and their logarithms (the largest is 0)."""
     if not temperature > 0:
-        raise ValueError(f"temperature {temperature} cannot be sampled from: use greedy acceptance for temperature 0")
+        raise ValueError(
+            f"temperature {temperature} cannot be sampled from: use greedy acceptance for temperature 0"
+        )
     top = row.max()
     if not np.isfinite(top):
         raise ValueError(f"logits have no finite maximum ({top}): the model's output is broken")
@@ -139,7 +143,9 @@ def _softmax(row: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarra
 def _as_list(tree: Tree, values, name: str) -> list:
     values = np.asarray(values).tolist()
     if len(values) != tree.size:
-        raise ValueError(f"{name} has {len(values)} entries, but the tree has {tree.size} nodes, root included")
+        raise ValueError(
+            f"{name} has {len(values)} entries, but the tree has {tree.size} nodes, root included"
+        )
     return values
 
 
@@ -182,7 +188,9 @@ def _reasons(tree: Tree, tokens: list, passed: list, path: list, tie: str) -> tu
             reasons[node] = "rejected" if passed[parent] else "parent rejected"
     rivals = sum(passed) > len(path)
     for node in range(tree.size - 1, 0, -1) if rivals else ():
-        if passed[node] and (tree.depth[node] == len(path) - 1 or tie in (reasons[c] for c in tree.children[node])):
+        if passed[node] and (
+            tree.depth[node] == len(path) - 1 or tie in (reasons[c] for c in tree.children[node])
+        ):
             reasons[node] = tie
     for node in path[1:]:
         reasons[node] = "accepted"

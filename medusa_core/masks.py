@@ -58,7 +58,9 @@ def positions(tree: Tree, past: int) -> np.ndarray:
     return tree.depth + np.int32(past)
 
 
-def reason(query: int, key: int, past: int = 0, tree: Tree | None = None, valid=None, window: int | None = None) -> str:
+def reason(
+    query: int, key: int, past: int = 0, tree: Tree | None = None, valid=None, window: int | None = None
+) -> str:
     """Why one cell is open ("prefix", "ancestor", "self") or closed (one of CLOSED).
 
     query counts the new tokens or nodes, key counts columns (past first). valid (past + T,) marks real keys

@@ -177,7 +177,9 @@ def search_for_machine(accuracy, step_time, draft_time: float) -> Tree:
     """
     step_time = np.asarray(step_time, dtype=float)
     if step_time.ndim != 1 or not step_time.size or not (step_time > 0).all():
-        raise TreeError(f"step_time must list positive seconds for n = 1, 2, ... rows, got shape {step_time.shape}")
+        raise TreeError(
+            f"step_time must list positive seconds for n = 1, 2, ... rows, got shape {step_time.shape}"
+        )
     accuracy = _checked_accuracy(accuracy)
     nodes = min(len(step_time) - 1, _capacity(*accuracy.shape))
     best = _best_paths(accuracy, nodes)
@@ -199,7 +201,9 @@ def path_products(tree: Tree, accuracy) -> np.ndarray:
     accuracy = _checked_accuracy(accuracy)
     check_depth(tree, len(accuracy))
     if tree.rank.max() >= accuracy.shape[1]:
-        raise TreeError(f"the tree uses rank {tree.rank.max()}, but accuracy has {accuracy.shape[1]} ranks a head")
+        raise TreeError(
+            f"the tree uses rank {tree.rank.max()}, but accuracy has {accuracy.shape[1]} ranks a head"
+        )
     value = np.ones(tree.size)
     for node in range(1, tree.size):
         value[node] = value[tree.parent[node]] * accuracy[tree.depth[node] - 1, tree.rank[node]]
@@ -236,7 +240,9 @@ def load(path) -> Tree:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TreeError(f"{path}: not a YAML or JSON file: {error}") from None
     if not isinstance(raw, dict) or not isinstance(raw.get("choices"), list):
-        raise TreeError(f'{path}: expected {{"name": ..., "choices": [[0], [0, 0], ...]}}, key "choices" is not there')
+        raise TreeError(
+            f'{path}: expected {{"name": ..., "choices": [[0], [0, 0], ...]}}, key "choices" is not there'
+        )
     try:
         return Tree.from_paths(raw["choices"])
     except TreeError as error:

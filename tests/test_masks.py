@@ -113,7 +113,13 @@ def test_reasons_of_chosen_cells():
     assert row == ["prefix", "prefix", "ancestor", "ancestor", "sibling branch", "self", "sibling branch"]
     assert [masks.reason(1, key, 2, tree) for key in (5, 6)] == ["future", "future"]
     assert masks.reason(3, 0, 2, tree, window=3) == "outside window"
-    assert [masks.reason(1, key, past=2) for key in range(5)] == ["prefix", "prefix", "prefix", "self", "future"]
+    assert [masks.reason(1, key, past=2) for key in range(5)] == [
+        "prefix",
+        "prefix",
+        "prefix",
+        "self",
+        "future",
+    ]
     assert masks.reason(2, 0, valid=[False, True, True]) == "padding"
     assert masks.reason(0, 0, valid=[False, True, True]) == "self"
 

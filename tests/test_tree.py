@@ -86,7 +86,9 @@ def test_buffers_of_random_trees_follow_from_the_paths():
             assert np.flatnonzero(tree.mask[i]).tolist() == ancestors == list(tree.path_to(i))
             assert tree.depth[i] == len(path)
             assert [nodes[child] for child in tree.children[i]] == [p for p in nodes if p and p[:-1] == path]
-        leaves = [path for path in nodes if not any(other[: len(path)] == path for other in nodes if other != path)]
+        leaves = [
+            path for path in nodes if not any(other[: len(path)] == path for other in nodes if other != path)
+        ]
         rows = [[nodes[node] for node in row if node >= 0] for row in tree.paths]
         assert [row[-1] for row in rows] == leaves[::-1]
         assert all(len(row) == len(row[-1]) + 1 for row in rows)
@@ -158,7 +160,9 @@ def test_search_for_machine_equals_brute_force(seed):
         for paths in every_tree(depth=2, width=3, max_nodes=5)
     ]
     found = trees.search_for_machine(accuracy, step_time, draft_time)
-    rate = trees.expected_tokens(found, accuracy) / (step_time[found.size - 1] + (draft_time if found.size > 1 else 0))
+    rate = trees.expected_tokens(found, accuracy) / (
+        step_time[found.size - 1] + (draft_time if found.size > 1 else 0)
+    )
     assert rate == pytest.approx(max(rates), rel=1e-12)
 
 
@@ -209,7 +213,9 @@ def test_searched_63_node_trees_have_the_shape_of_the_official_ones(name):
 def test_expected_tokens_of_a_tree_by_hand():
     accuracy = [[0.5, 0.25], [0.4, 0.2]]
     # 1 + .5 + .25 + .5*.4 + .25*.2 = 2.0
-    assert trees.expected_tokens(Tree.from_paths([(0,), (1,), (0, 0), (1, 1)]), accuracy) == pytest.approx(2.0)
+    assert trees.expected_tokens(Tree.from_paths([(0,), (1,), (0, 0), (1, 1)]), accuracy) == pytest.approx(
+        2.0
+    )
 
 
 @pytest.mark.parametrize(
