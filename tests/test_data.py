@@ -13,7 +13,6 @@ from medusa_core import data
 ROOT = Path(__file__).resolve().parents[1]
 SHAREGPT = ROOT / "tests" / "fixtures" / "sharegpt.json"
 QUESTIONS = ROOT / "artifacts" / "data" / "questions.jsonl"
-PROMPTS = ROOT / "artifacts" / "data" / "prompts.jsonl"
 
 
 def lines(path, *rows):
@@ -125,50 +124,9 @@ def test_the_shipped_questions_have_eight_categories_of_ten_with_two_turns():
     assert max(len(turn.split()) for row in rows for turn in row["turns"]) < 120
 
 
-def test_the_shipped_seed_prompts_are_distinct_and_hold_no_evaluation_prompt():
-    prompts = data.read_prompts(PROMPTS)
-    assert len(prompts) == len(data.unique_prompts(prompts)) >= 250
-    assert data.overlaps(prompts, data.read_questions(QUESTIONS)) == []
-
-
 def test_a_prompt_file_names_the_line_without_a_prompt(tmp_path):
     with pytest.raises(data.DataError, match=r"p\.jsonl:2: key 'prompt'"):
         data.read_prompts(lines(tmp_path / "p.jsonl", {"prompt": "a"}, {"text": "b"}))
-
-
-# ---------------------------------------------------------------- overlap
-
-
-def test_overlap_finds_eight_words_in_a_row_and_short_turns_as_a_whole():
-    questions = [
-        question(5, turns=["One two three four five six seven eight nine ten.", "Why does ice float?"])
-    ]
-    prompts = [
-        "zero one two three four five six seven",  # seven words in a row
-        "THREE, four: five six seven eight nine - ten!",  # eight, in another spelling
-        "Please tell me why does ice float on milk",  # the short turn as a whole
-        "why does wood float",
-    ]
-    assert data.overlaps(prompts, questions) == [
-        (1, 5, 1, "three four five six seven eight nine ten"),
-        (2, 5, 2, "why does ice float"),
-    ]
-
-
-def test_every_evaluation_turn_is_recognised_inside_a_chat():
-    questions = list(data.read_questions(QUESTIONS))
-    turns = [turn for row in questions for turn in row["turns"]]
-    found = data.overlaps(
-        [f"system\nBe kind.\nuser\n{turn.upper()}\nassistant\n" for turn in turns], questions
-    )
-    assert [hit.prompt for hit in found] == list(range(160))
-
-
-def test_unique_prompts_ignore_case_spaces_and_punctuation():
-    assert data.unique_prompts(["What is it?", "what  is it", "What is that?"]) == [
-        "What is it?",
-        "What is that?",
-    ]
 
 
 # ---------------------------------------------------------------- token sets
