@@ -2,13 +2,10 @@
 
 import contextlib
 import ctypes
-import math
 import os
 import platform
-import shutil
 import signal
 import ssl
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -16,19 +13,16 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TextIO
+
+from medusa_core import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 ARTIFACTS = ROOT / "artifacts"
 
 # Jittor looks for oneDNN under this name only, whatever version lies there.
 ONEDNN_FOLDER = Path(".cache/jittor/mkl/dnnl_lnx_2.2.0_cpu_gomp")
-CUDA_PROBE = """
-import ctypes
-cuda, count = ctypes.CDLL("libcuda.so.1"), ctypes.c_int()
-ok = cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
-raise SystemExit(not ok)
-"""
 
 _started: int | None = None  # threads of the running Jittor
 _onednn: ctypes.CDLL | None = None  # keeps the preloaded library alive
@@ -37,16 +31,16 @@ _onednn: ctypes.CDLL | None = None  # keeps the preloaded library alive
 def start(seed: int | None = None, threads: int | None = None) -> None:
     """Set the environment, import Jittor and undo what its import changes in this process.
 
-    The first call compiles Jittor when its cache is cold and seeds with `seed` (default 0); later calls change nothing,
-    except that an explicit `seed` seeds again. `threads` (default OMP_NUM_THREADS, else the cores available) holds for
-    the whole process.
-    Raises RuntimeError when Jittor was imported before, cannot be compiled, or runs with another number of threads.
+    The first call compiles Jittor when its cache is cold and seeds with `seed` (default 0); later calls
+    change nothing, except that an explicit `seed` seeds again. `threads` (default OMP_NUM_THREADS, else the
+    cores available) holds for the whole process. Raises RuntimeError when Jittor was imported before, cannot
+    be compiled, or runs with another number of threads.
     """
     global _started
     if _started is None:
         if "jittor" in sys.modules:
             raise RuntimeError(
-                "jittor was imported before medusa_core.runtime.start(), so its settings can no longer be changed; "
+                "jittor was imported before medusa_core.runtime.start(), too late to set it up; "
                 "call start() before the first `import jittor`"
             )
         if threads is not None:
@@ -57,7 +51,9 @@ def start(seed: int | None = None, threads: int | None = None) -> None:
         _started = int(os.environ["OMP_NUM_THREADS"].split(",")[0])
         set_seed(0 if seed is None else seed)
     elif threads not in (None, _started):
-        raise RuntimeError(f"Jittor already runs with {_started} threads; give threads={threads} to the first start()")
+        raise RuntimeError(
+            f"Jittor runs with {_started} threads already; give {threads} to the first start()"
+        )
     elif seed is not None:
         set_seed(seed)
 
@@ -84,82 +80,36 @@ def hide_gpus() -> Iterator[None]:
 
 
 def jittor_home() -> Path:
-    """Folder of Jittor's compiled code: JITTOR_HOME if set, else our own, so that other Jittor projects keep theirs."""
+    """Folder of Jittor's compiled code: JITTOR_HOME if set, else our own (other projects keep theirs)."""
     if given := os.environ.get("JITTOR_HOME"):
         return Path(given).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "medusa_core"
 
 
-def cores() -> int:
-    """Cores this process may use: its affinity, cut down to a container's CPU quota."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        count = min(count, math.ceil(int(quota) / int(period)))  # "max" is no number: no quota
-    return count
-
-
-def compiler() -> str:
-    """Path of the C++ compiler Jittor shall use (g++ or clang++), or "" when there is none."""
-    cxx = os.environ.get("CXX", "").replace("gnu-c++", "gnu-g++")  # conda's name for its g++
-    named = [cxx] if "g++" in cxx or "clang" in cxx else []
-    for name in [os.environ.get("cc_path", ""), *named, "g++", "clang++"]:
-        if name and (path := shutil.which(name)):
-            return path
-    return ""
-
-
-def gpu_present() -> bool:
-    """Whether the CUDA driver reports a device; asked in a child, so that CUDA stays untouched in this process."""
-    if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):
-        return False
-    probe = subprocess.run([sys.executable, "-S", "-c", CUDA_PROBE], capture_output=True, timeout=60, check=False)
-    return probe.returncode == 0
-
-
-def cuda_compiler() -> str:
-    """Path of an nvcc with its runtime library beside it, or "": Jittor's import dies on one without."""
-    for name in (os.environ.get("nvcc_path"), "nvcc", "/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc"):
-        found = shutil.which(name) if name else None
-        if found is None:
-            continue
-        nvcc = Path(found).resolve()
-        library = Path("/usr/lib/x86_64-linux-gnu") if nvcc == Path("/usr/bin/nvcc") else nvcc.parents[1] / "lib64"
-        if (library / "libcudart.so").exists():
-            return str(nvcc)
-    return ""
-
-
-def onednn_library() -> Path | None:
-    """The oneDNN 2 library of the PyPI package onednn-cpu-gomp, or None when it is not installed."""
-    library = Path(sys.prefix) / "lib" / "libdnnl.so.2"
-    header = Path(sys.prefix) / "include" / "dnnl.h"
-    return library if library.exists() and header.exists() else None
-
-
 def set_environment(home: Path) -> None:
-    """Set the environment variables Jittor reads, keeping what the user set; `home` receives oneDNN and a python-config.
+    """Set the environment variables Jittor reads, keeping what the user set.
 
-    Raises RuntimeError when the compiler or Python's headers are missing or `home` cannot be written.
+    `home` receives links to oneDNN and a python-config. Raises RuntimeError when the compiler or Python's
+    headers are missing or `home` cannot be written.
     """
     env = os.environ
-    env["cc_path"] = compiler()
+    env["cc_path"] = machine.compiler()
     if not env["cc_path"]:
-        raise RuntimeError("no C++ compiler: install g++ (Debian: apt install g++; conda: conda install gxx)")
+        raise RuntimeError(f"no C++ compiler: {machine.COMPILER_FIX}")
     try:
         home.mkdir(parents=True, exist_ok=True)
         env.setdefault("python_config_path", str(_write_python_config(home)))
         use_onednn = _lay_onednn(home)
     except OSError as error:
-        raise RuntimeError(f"Jittor's folder {home} is not usable ({error}); set JITTOR_HOME to another one") from error
+        raise RuntimeError(f"cannot write to {home} ({error}); set JITTOR_HOME to another folder") from error
     env.setdefault("use_mkl", "1" if use_onednn else "0")
-    cpu_only = env.get("nvcc_path") == "" or not gpu_present()
-    env["nvcc_path"] = "" if cpu_only else cuda_compiler()
+    cpu_only = env.get("nvcc_path") == "" or not machine.gpu_present()
+    env["nvcc_path"] = "" if cpu_only else machine.cuda_compiler()
     if "OMPI_COMM_WORLD_SIZE" not in env:
         env["use_mpi"] = "0"
     ranks = int(env.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1"))
-    env.setdefault("OMP_NUM_THREADS", str(max(1, cores() // ranks)))
-    env.setdefault("use_parallel_op_compiler", str(min(16, cores())))
+    env.setdefault("OMP_NUM_THREADS", str(max(1, machine.cores() // ranks)))
+    env.setdefault("use_parallel_op_compiler", str(min(16, machine.cores())))
     env.setdefault("log_silent", "1")
     env.setdefault("cache_name", "medusa")  # otherwise the cache changes with the git branch
     env["FIX_TORCH_ERROR"] = "0"  # otherwise Jittor imports torch
@@ -172,12 +122,11 @@ def _write_python_config(home: Path) -> Path:
     """Write a python-config of this interpreter: the one on PATH may belong to another, or be missing."""
     include, suffix = sysconfig.get_path("include"), sysconfig.get_config_var("EXT_SUFFIX")
     if not (Path(include) / "Python.h").exists():
-        version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        raise RuntimeError(f"no Python.h in {include}: install Python's headers (Debian: apt install python{version}-dev)")
-    script = home / f"python-config{suffix}.sh"
+        raise RuntimeError(f"no Python.h in {include}: {machine.HEADERS_FIX}")
+    script = home / f"python{sysconfig.get_python_version()}-config"
     text = f"#!/bin/sh\n[ \"$1\" = --includes ] && echo \"-I'{include}'\" || echo '{suffix}'\n"
     if not script.exists() or script.read_text() != text:
-        fresh = script.with_suffix(f".{os.getpid()}")
+        fresh = script.with_name(f"{script.name}.{os.getpid()}")
         fresh.write_text(text)
         fresh.chmod(0o755)
         fresh.replace(script)
@@ -187,12 +136,13 @@ def _write_python_config(home: Path) -> Path:
 def _lay_onednn(home: Path) -> bool:
     """Lay oneDNN where Jittor looks and preload it; False when there is none for this machine."""
     global _onednn
-    library = onednn_library()
+    library = machine.onednn_library()
     if library is None or platform.system() != "Linux" or platform.machine() != "x86_64":
         return False
     folder = home / ONEDNN_FOLDER
     (folder / "lib").mkdir(parents=True, exist_ok=True)
-    links = {"include": library.parents[1] / "include", "lib/libmkldnn.so": library, "lib/libdnnl.so.2": library}
+    headers = library.parents[1] / "include"
+    links = {"include": headers, "lib/libmkldnn.so": library, "lib/libdnnl.so.2": library}
     for name, target in links.items():
         link = folder / name
         if link.exists() and (not link.is_symlink() or link.readlink() == target):
@@ -213,10 +163,9 @@ def _import_jittor(home: Path) -> None:
     log = Path(name)
     try:
         with os.fdopen(handle, "w") as file, _redirected(file) as console:
-            utils = _import_utils(home)
-            kind = f"{'cuda' if os.environ['nvcc_path'] else 'cpu'}-mkl{os.environ['use_mkl']}"
-            stamp = Path(utils.cache_path) / f"medusa-{kind}.ready"
-            with _progress(console, Path(utils.cache_path), cold=not stamp.exists()):
+            utils = import_utils(home)
+            stamp = ready_stamp(utils)
+            with _progress(console, stamp.parent, cold=not stamp.exists()):
                 import jittor  # noqa: F401
             stamp.touch()
     except Exception as error:
@@ -235,9 +184,16 @@ def _import_jittor(home: Path) -> None:
     log.unlink()
 
 
-def _import_utils(home: Path):
-    """Import jittor_utils, which fixes its folder now: HOME is moved meanwhile, because it would record a new
-    JITTOR_HOME in ~/.cache/jittor/config.json for every later Jittor program of this user."""
+def ready_stamp(utils: ModuleType) -> Path:
+    """The file that says that Jittor's core is compiled for the environment as it is set."""
+    kind = f"{'cuda' if os.environ['nvcc_path'] else 'cpu'}-mkl{os.environ['use_mkl']}"
+    return Path(utils.cache_path) / f"medusa-{kind}.ready"
+
+
+def import_utils(home: Path) -> ModuleType:
+    """Import jittor_utils, the part of Jittor that fixes the cache folder, with `home` as that folder."""
+    # HOME is moved meanwhile: Jittor records a new JITTOR_HOME in ~/.cache/jittor/config.json, for every
+    # later Jittor program of this user.
     before = {name: os.environ.get(name) for name in ("HOME", "JITTOR_HOME")}
     os.environ.update(dict.fromkeys(before, str(home)))
     try:
@@ -248,14 +204,14 @@ def _import_utils(home: Path):
                 del os.environ[name]
             else:
                 os.environ[name] = value
-    # In a notebook Jittor would log through Python objects of the running cell; ipykernel captures C++ output itself.
+    # In a notebook Jittor would write through this cell's stream for ever; ipykernel captures C++ anyway.
     jittor_utils.is_in_ipynb = False
     return jittor_utils
 
 
 @contextlib.contextmanager
 def _redirected(file: TextIO) -> Iterator[TextIO]:
-    """Send everything printed, compilers and C++ included, to `file`; yields a stream that still reaches the user."""
+    """Send all that is printed, by C++ and compilers too, to `file`; yields a stream to the user."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = {number: os.dup(number) for number in (1, 2)}
@@ -280,7 +236,7 @@ def _redirected(file: TextIO) -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def _progress(console: TextIO, cache: Path, cold: bool) -> Iterator[None]:
-    """Say in words that Jittor compiles: at once when the cache is cold, otherwise only if starting takes long."""
+    """Say in words that Jittor compiles: at once when the cache is cold, else only if starting takes long."""
     done, begin = threading.Event(), time.monotonic()
 
     def report() -> None:

@@ -1,0 +1,79 @@
+"""What this machine offers: cores, compilers, GPU, oneDNN, instruction sets. Starts nothing."""
+
+import contextlib
+import math
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+COMPILER_FIX = "install g++ (Debian: apt install g++; conda: conda install gxx)"
+HEADERS_FIX = f"install Python's headers (Debian: apt install python{sysconfig.get_python_version()}-dev)"
+
+CUDA_PROBE = """
+import ctypes
+cuda, count = ctypes.CDLL("libcuda.so.1"), ctypes.c_int()
+ok = cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+raise SystemExit(not ok)
+"""
+
+
+def cores() -> int:
+    """Cores this process may use: its affinity, cut down to a container's CPU quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        count = min(count, math.ceil(int(quota) / int(period)))  # "max" is no number: no quota
+    return count
+
+
+def compiler() -> str:
+    """Path of the C++ compiler Jittor shall use (g++ or clang++), or "" when there is none."""
+    cxx = os.environ.get("CXX", "").replace("gnu-c++", "gnu-g++")  # conda's name for its g++
+    named = [cxx] if "g++" in cxx or "clang" in cxx else []
+    for name in [os.environ.get("cc_path", ""), *named, "g++", "clang++"]:
+        if name and (path := shutil.which(name)):
+            return path
+    return ""
+
+
+def gpu_present() -> bool:
+    """Whether the CUDA driver reports a device; asked in a child, so that CUDA stays untouched here."""
+    if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):
+        return False
+    command = [sys.executable, "-S", "-c", CUDA_PROBE]
+    return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
+
+
+def cuda_compiler() -> str:
+    """Path of an nvcc with its runtime library beside it, or "": Jittor's import dies on one without."""
+    for name in (os.environ.get("nvcc_path"), "nvcc", "/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc"):
+        found = shutil.which(name) if name else None
+        if found is None:
+            continue
+        nvcc = Path(found).resolve()
+        packaged = nvcc == Path("/usr/bin/nvcc")  # Debian's package keeps its libraries elsewhere
+        libraries = Path("/usr/lib/x86_64-linux-gnu") if packaged else nvcc.parents[1] / "lib64"
+        if (libraries / "libcudart.so").exists():
+            return str(nvcc)
+    return ""
+
+
+def onednn_library() -> Path | None:
+    """The oneDNN 2 library of the PyPI package onednn-cpu-gomp, or None when it is not installed."""
+    library = Path(sys.prefix) / "lib" / "libdnnl.so.2"
+    header = Path(sys.prefix) / "include" / "dnnl.h"
+    return library if library.exists() and header.exists() else None
+
+
+def instruction_sets() -> list[str]:
+    """The vector instruction sets of this CPU that the kernels know, weakest first."""
+    known = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 bf16", "amx_bf16": "AMX bf16"}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("flags"):
+                flags = set(line.split())
+                return [name for flag, name in known.items() if flag in flags]
+    return []
