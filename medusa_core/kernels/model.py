@@ -1,0 +1,152 @@
+"""A base model on the CPU kernels: packed weights, one op a forward, bits that do not depend on the batch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from medusa_core import rope, runtime
+from medusa_core.cache import Cache
+from medusa_core.config import ModelConfig
+from medusa_core.kernels.ops import Kernels
+from medusa_core.kernels.pack import pack, unpack_rows
+from medusa_core.kernels.walk import walks
+
+runtime.start()
+import jittor as jt  # noqa: E402
+
+ROWS_AT_ONCE = 192  # of a long prefill; keeps the activations in the second-level cache
+
+
+class KernelCache(Cache):
+    """Keys and values as the kernels read them, (layers, batch, kv_heads, head_dim * slots) float32 each."""
+
+    def __init__(self, config: ModelConfig, kernels: Kernels, batch: int, slots: int):
+        super().__init__(batch, -(-slots // 16) * 16)
+        shape = (config.num_hidden_layers, batch, config.num_key_value_heads, config.head_dim * self.slots)
+        self.keys, self.values = jt.zeros(shape), jt.zeros(shape)
+        self._kernels, self._head_dim = kernels, config.head_dim
+
+    def _move(self, moves: np.ndarray) -> None:
+        with jt.no_grad():
+            self._kernels.commit(jt.array(moves), self._head_dim, self.keys, self.values)
+
+
+class KernelModel:
+    """Llama, Mistral or Qwen2 for inference on the CPU.
+
+    weights: float arrays under their Hugging Face names; dtype: "bfloat16" or "float32" storage of the matrices.
+    Arithmetic is float32 throughout. A row's result has the same bits whatever rows share the call.
+    """
+
+    def __init__(self, config: ModelConfig, weights: dict[str, np.ndarray], dtype: str = "bfloat16", isa=None):
+        if config.head_dim % 16 or config.hidden_size % 16 or config.intermediate_size % 16:
+            raise ValueError("the CPU kernels need head_dim, hidden_size and intermediate_size in multiples of 16")
+        self.config = config
+        self._kernels = Kernels(dtype, isa)
+        layers = [f"model.layers.{i}." for i in range(config.num_hidden_layers)]
+
+        def stack(*names: str):  # one packed matrix a layer: the named ones on top of one another
+            matrices = [np.concatenate([weights[f"{layer}{n}.weight"] for n in names]) for layer in layers]
+            return jt.array(np.stack([pack(m, dtype) for m in matrices]))
+
+        embedding = jt.array(pack(weights["model.embed_tokens.weight"], dtype))
+        self._lm_head = embedding if config.tie_word_embeddings else jt.array(pack(weights["lm_head.weight"], dtype))
+        qkv = [f"self_attn.{x}_proj" for x in "qkv"]
+        norms = [weights[f"{layer}{n}_layernorm.weight"] for layer in layers for n in ("input", "post_attention")]
+        norms = np.stack([*norms, weights["model.norm.weight"]]).astype(np.float32)
+        size = config.head_dim * (config.num_attention_heads + 2 * config.num_key_value_heads)
+        bias = np.zeros((len(layers), size), np.float32)
+        if config.attention_bias:
+            bias[:] = [np.concatenate([weights[f"{layer}{n}.bias"] for n in qkv]) for layer in layers]
+        self._weights = [
+            embedding,
+            stack(*qkv),
+            stack("self_attn.o_proj"),
+            stack("mlp.gate_proj", "mlp.up_proj"),
+            stack("mlp.down_proj"),
+            jt.array(norms),
+            jt.array(bias),
+        ]
+        self._rope = [jt.array(table) for table in rope.tables(config, config.max_position_embeddings)]
+        self._model = {
+            "layers": len(layers),
+            "hidden": config.hidden_size,
+            "intermediate": config.intermediate_size,
+            "heads": config.num_attention_heads,
+            "kv_heads": config.num_key_value_heads,
+            "head_dim": config.head_dim,
+            "eps": config.rms_norm_eps,
+        }
+
+    def new_cache(self, batch: int = 1, length: int | None = None) -> KernelCache:
+        """An empty cache for `batch` sequences of up to `length` rows (default: the model's context)."""
+        return KernelCache(self.config, self._kernels, batch, length or self.config.max_position_embeddings)
+
+    def __call__(self, ids, positions, mask, cache=None, rows=None):
+        """Hidden states (B, T, d) after the final norm, for ids and positions (B, T) under mask (B, T, S) or (T, S).
+
+        Without a cache S = T. With one, row b of the call is sequence rows[b] (default b): its T rows go to the slots
+        behind the committed ones, and S = the longest committed length + T. Raises ValueError on ids, positions or
+        masks out of range.
+        """
+        if cache is None:
+            cache = self.new_cache(*np.atleast_2d(ids).shape)
+        ids, positions, mask, rows = check_call(self.config, ids, positions, mask, cache, rows)
+        batch, tokens = ids.shape
+        start, end, count, extra = walks(mask.reshape(batch * tokens, -1))
+        slot = cache.length[rows][:, None] + np.arange(tokens)
+        sequence = np.repeat(rows, tokens)
+        table = np.stack([ids.ravel(), sequence, positions.ravel(), slot.ravel(), start, end, count], axis=1)
+        with jt.no_grad():
+            hidden = [
+                self._forward(table[i : i + ROWS_AT_ONCE], extra[i : i + ROWS_AT_ONCE], cache)
+                for i in range(0, len(table), ROWS_AT_ONCE)
+            ]
+            hidden = hidden[0] if len(hidden) == 1 else jt.concat(hidden)
+            return hidden.reshape(batch, tokens, self.config.hidden_size)
+
+    def _forward(self, table: np.ndarray, extra: np.ndarray, cache: KernelCache):
+        table, extra = jt.array(table.astype(np.int32)), jt.array(extra)
+        return self._kernels.forward(
+            self._model, self._weights, self._rope, table, extra, cache.keys, cache.values
+        )
+
+    def logits(self, hidden):
+        """Logits (..., V) of hidden states (..., d)."""
+        with jt.no_grad():
+            flat = hidden.reshape(-1, self.config.hidden_size)
+            out = self._kernels.logits(flat, self._lm_head, self.config.vocab_size)
+            return out.reshape(*hidden.shape[:-1], self.config.vocab_size)
+
+    def top(self, hidden, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """The k highest logits of hidden states (n, d): ids (n, k) int32 and values (n, k), highest first."""
+        with jt.no_grad():
+            ids, values = self._kernels.top(hidden, self._lm_head, self.config.vocab_size, k)
+            return ids.numpy(), values.numpy()
+
+    def lm_head_rows(self, ids) -> np.ndarray:
+        """Rows of the LM head for the tokens `ids`, (len(ids), d) float32."""
+        return unpack_rows(self._lm_head.numpy(), ids)
+
+
+def check_call(config: ModelConfig, ids, positions, mask, cache, rows):
+    """The arguments of a base model's call as arrays: ids, positions (B, T), mask (B, T, S), rows (B,).
+
+    Raises ValueError on ids, positions or a mask out of range, CacheFull when the rows do not fit.
+    """
+    ids, positions = np.atleast_2d(ids), np.atleast_2d(positions)
+    batch, tokens = ids.shape
+    rows = np.arange(batch) if rows is None else np.asarray(rows)
+    slots = tokens
+    if cache is not None:
+        cache.reserve(tokens, rows)
+        slots += int(cache.length[rows].max())
+    if mask.shape[-2:] != (tokens, slots):
+        raise ValueError(f"the mask is {mask.shape[-2:]} for {tokens} rows over {slots} slots")
+    for values, what, limit in (
+        (ids, "token id", config.vocab_size),
+        (positions, "position", config.max_position_embeddings),
+    ):
+        if values.size == 0 or values.min() < 0 or values.max() >= limit:
+            raise ValueError(f"a {what} lies outside [0, {limit}), or there is none")
+    return ids, np.broadcast_to(positions, ids.shape), np.broadcast_to(mask, (batch, tokens, slots)), rows

@@ -1,0 +1,90 @@
+"""The CPU kernels as Jittor ops: one jt.code call each, its C++ in the headers of this folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medusa_core import runtime
+
+runtime.start()
+import jittor as jt  # noqa: E402
+
+FOLDER = Path(__file__).parent
+# Jittor's own flags hold -Ofast, which lets the compiler reorder sums; a row's bits must not depend on its company.
+FLAGS = {f'FLAGS: -O3 -fno-fast-math -ffp-contract=off -I"{FOLDER}" ': 1}
+ELEMENT = {"bfloat16": "BFloat16", "float32": "Float32"}
+
+
+def _header(isa: int | None) -> str:
+    # Jittor hashes the headers it finds through -I, so an edited one is compiled anew.
+    forced = f"#define MEDUSA_ISA {isa}\n" if isa else ""
+    return f'{forced}#include "lm_head.h"\n'
+
+
+class Kernels:
+    """The ops for one element type of the weights ("bfloat16" or "float32").
+
+    isa: 512, 256 or 1 forces an instruction set; by default the best this machine has.
+    """
+
+    def __init__(self, dtype: str, isa: int | None = None):
+        self.header = _header(isa)
+        self.element = ELEMENT[dtype]
+
+    def _run(self, inputs, outputs, data, source):
+        types = f"typedef medusa::{self.element} W; typedef const W::type* Packed;\n"
+        with jt.flag_scope(compile_options=FLAGS):
+            return jt.code(inputs, outputs, cpu_header=self.header, cpu_src=types + source, data=data)
+
+    def forward(self, model, weights, rope, rows, extra, keys, values):
+        """Run the blocks over `rows` (n, 7) int32, writing into the caches in place; returns hidden (n, d) float32.
+
+        weights: packed embedding, qkv, out, gate_up, down, then norms (2 L + 1, d) and bias (L, qkv); rope: cos and
+        sin (positions, head_dim / 2); extra (n, D) int32; keys, values (L, batch, kv_heads, head_dim * slots).
+        model: layers, hidden, intermediate, heads, kv_heads, head_dim, eps.
+        """
+        out = jt.empty((rows.shape[0], int(model["hidden"])))
+        self._run(
+            [*weights, *rope, rows, extra],
+            [keys, values, out],
+            model,
+            """medusa::Model m = {(long)data["layers"], (long)data["hidden"], (long)data["intermediate"], (long)data["heads"],
+                          (long)data["kv_heads"], (long)data["head_dim"], (float)data["eps"]};
+               medusa::Weights<W> w = {(Packed)in0_p, (Packed)in1_p, (Packed)in2_p, (Packed)in3_p, (Packed)in4_p, in5_p, in6_p};
+               medusa::forward<W>(m, w, {in7_p, in8_p}, (const medusa::Row*)in9_p, in10_p, in10_shape1, in9_shape0, out0_p, out1_p,
+                          out0_shape1, out0_shape3 / m.head_dim, out2_p);""",
+        )
+        return out
+
+    def commit(self, moves, head_dim, keys, values):
+        """Copy cache rows in place: moves (m, 3) int32 of sequence, from slot, to slot, carried out in order."""
+        self._run(
+            [moves],
+            [keys, values],
+            {"head_dim": head_dim},
+            "medusa::commit(in0_p, in0_shape0, (long)data[\"head_dim\"], out0_p, out1_p, out0_shape0, out0_shape1, out0_shape2,"
+            " out0_shape3);",
+        )
+
+    def logits(self, hidden, packed, vocab):
+        """hidden (n, d) times the packed (vocab, d) matrix: (n, vocab) float32."""
+        out = jt.empty((hidden.shape[0], vocab))
+        self._run(
+            [hidden, packed],
+            [out],
+            {},
+            "medusa::logits<W>(in0_p, in0_shape0, in0_shape1, (Packed)in1_p, out0_shape1, out0_p);",
+        )
+        return out
+
+    def top(self, hidden, packed, vocab, k):
+        """The k highest logits of each row: ids (n, k) int32 and values (n, k) float32, highest first."""
+        n = hidden.shape[0]
+        ids, values = jt.empty((n, k), "int32"), jt.empty((n, k))
+        self._run(
+            [hidden, packed],
+            [ids, values],
+            {"vocab": vocab},
+            "medusa::top_k<W>(in0_p, in0_shape0, in0_shape1, (Packed)in1_p, (long)data[\"vocab\"], out0_shape1, out0_p, out1_p);",
+        )
+        return ids, values

@@ -1,0 +1,164 @@
+"""The base model in plain Jittor ops (Llama, Mistral, Qwen2), and `load`, which picks it or the CPU kernels.
+
+A base model is handed to everything that needs one, never inherited from. What it offers:
+
+    base.config, base.folder
+    base.new_cache(batch, length)                        -> Cache
+    base(ids, positions, mask, cache=None, rows=None)    -> hidden (B, T, d), after the final norm
+    base.logits(hidden (..., d))                         -> (..., V)
+    base.top(hidden (n, d), k)                           -> ids, values (n, k) NumPy
+    base.lm_head_rows(ids)                               -> (len(ids), d) NumPy
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from medusa_core import rope, runtime
+from medusa_core.cache import Cache
+from medusa_core.config import ModelConfig
+from medusa_core.convert import read_model, resolve
+from medusa_core.kernels.model import KernelModel, check_call
+
+runtime.start()
+import jittor as jt  # noqa: E402
+
+DTYPES = ("bfloat16", "float32")
+MASKED = -1e30  # finite: Jittor compiles with finite-math flags
+
+
+def load(model: str | Path, dtype: str = "bfloat16", backend: str = "auto"):
+    """Load a base model: "embedded", or a folder that `medusa_core.convert` made.
+
+    dtype: storage of the matrices. backend: "kernel" (CPU kernels), "plain" (stock Jittor ops, runs on CUDA too), or
+    "auto": plain on a GPU, kernels otherwise. Raises ConvertError when the folder is not whole.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} is unknown: expected one of {', '.join(DTYPES)}")
+    folder = resolve(str(model))
+    config, weights = read_model(folder)
+    if backend == "auto":
+        backend = "plain" if jt.flags.use_cuda else "kernel"
+    base = {"kernel": KernelModel, "plain": Llama}[backend](config, weights, dtype)
+    base.folder = folder
+    return base
+
+
+class PlainCache(Cache):
+    """Keys and values (B, slots, kv_heads, head_dim) of each layer, as Jittor Vars."""
+
+    def __init__(self, config: ModelConfig, batch: int, slots: int):
+        super().__init__(batch, slots)
+        shape = (batch, slots, config.num_key_value_heads, config.head_dim)
+        self.keys = [jt.zeros(shape) for _ in range(config.num_hidden_layers)]
+        self.values = [jt.zeros(shape) for _ in range(config.num_hidden_layers)]
+
+    def write(self, layer: int, rows: np.ndarray, keys, values):
+        """Put keys and values (B, T, kv_heads, head_dim) behind the committed rows; returns all slots of `rows`."""
+        slot = self.length[rows][:, None] + np.arange(keys.shape[1])  # (B, T)
+        place = (jt.array(np.repeat(rows[:, None], slot.shape[1], 1)), jt.array(slot))
+        self.keys[layer][place] = keys
+        self.values[layer][place] = values
+        return self.keys[layer][jt.array(rows)], self.values[layer][jt.array(rows)]
+
+    def _move(self, moves: np.ndarray) -> None:
+        row, source, target = (jt.array(column) for column in moves.T)
+        with jt.no_grad():
+            for store in (*self.keys, *self.values):
+                store[row, target] = store[row, source].copy()
+
+
+class Llama(jt.Module):
+    """Llama, Mistral or Qwen2 in stock Jittor ops: differentiable, on CPU or CUDA; the kernels' test oracle.
+
+    weights: float arrays under their Hugging Face names. On CUDA "bfloat16" keeps the matrices in half precision; on
+    the CPU, where Jittor has no half-precision products, they are float32 with bfloat16 values.
+    """
+
+    def __init__(self, config: ModelConfig, weights: dict[str, np.ndarray], dtype: str = "bfloat16"):
+        super().__init__()
+        self.config = config
+        half = "bfloat16" if dtype == "bfloat16" and jt.flags.use_cuda else "float32"
+        self._names = {name: name.replace(".", "__") for name in weights}  # a Var's name is a Python attribute
+        for name, attribute in self._names.items():
+            value = jt.array(weights[name].astype(np.float32))
+            setattr(self, attribute, value if value.ndim == 1 else value.cast(half))
+        self._rope = rope.tables(config, config.max_position_embeddings)
+
+    def weight(self, name: str):
+        """The Var of a Hugging Face tensor name."""
+        return getattr(self, self._names[name])
+
+    def new_cache(self, batch: int = 1, length: int | None = None) -> PlainCache:
+        """An empty cache for `batch` sequences of up to `length` rows (default: the model's context)."""
+        return PlainCache(self.config, batch, length or self.config.max_position_embeddings)
+
+    def execute(self, ids, positions, mask, cache=None, rows=None):
+        """Hidden states (B, T, d) after the final norm; arguments as `KernelModel.__call__`."""
+        ids, positions, mask, rows = check_call(self.config, ids, positions, mask, cache, rows)
+        angle = [jt.array(table[positions][:, :, None, :]) for table in self._rope]  # (B, T, 1, head_dim / 2)
+        bias = jt.array(np.where(mask, 0.0, MASKED).astype(np.float32)[:, None])  # (B, 1, T, S)
+        x = self.weight("model.embed_tokens.weight")[jt.array(ids)].float32()
+        for layer in range(self.config.num_hidden_layers):
+            name = f"model.layers.{layer}."
+            normed = self._norm(x, name + "input_layernorm")
+            x = x + self._attention(normed, name + "self_attn.", angle, bias, cache, rows, layer)
+            x = x + self._mlp(self._norm(x, name + "post_attention_layernorm"), name + "mlp.")
+        return self._norm(x, "model.norm")
+
+    def logits(self, hidden):
+        """Logits (..., V) of hidden states (..., d)."""
+        tied = self.config.tie_word_embeddings
+        return self._linear(hidden, "model.embed_tokens" if tied else "lm_head")
+
+    def top(self, hidden, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """The k highest logits of hidden states (n, d): ids (n, k) int32 and values (n, k), highest first."""
+        with jt.no_grad():
+            logits = self.logits(hidden).numpy()
+        ids = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+        return ids.astype(np.int32), np.take_along_axis(logits, ids, axis=1)
+
+    def lm_head_rows(self, ids) -> np.ndarray:
+        """Rows of the LM head for the tokens `ids`, (len(ids), d) float32."""
+        name = "model.embed_tokens" if self.config.tie_word_embeddings else "lm_head"
+        return self.weight(name + ".weight")[jt.array(np.asarray(ids, np.int32))].float32().numpy()
+
+    def _attention(self, x, name, angle, bias, cache, rows, layer):
+        config, (batch, tokens, _) = self.config, x.shape
+        heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        q = rotate(self._linear(x, name + "q_proj").reshape(batch, tokens, heads, size), *angle)
+        k = rotate(self._linear(x, name + "k_proj").reshape(batch, tokens, kv_heads, size), *angle)
+        v = self._linear(x, name + "v_proj").reshape(batch, tokens, kv_heads, size)
+        if cache is not None:
+            k, v = cache.write(layer, rows, k, v)
+            k, v = k[:, : bias.shape[-1]], v[:, : bias.shape[-1]]  # (B, S, kv_heads, head_dim)
+        q, k, v = (t.permute(0, 2, 1, 3) for t in (q, k, v))  # (B, heads, T or S, head_dim)
+        k, v = (t.repeat_interleave(heads // kv_heads, 1) if heads > kv_heads else t for t in (k, v))
+        scores = jt.matmul(q, k.permute(0, 1, 3, 2)) / np.sqrt(size) + bias  # (B, heads, T, S)
+        mixed = jt.matmul(jt.nn.softmax(scores, dim=-1), v)
+        return self._linear(mixed.permute(0, 2, 1, 3).reshape(batch, tokens, heads * size), name + "o_proj")
+
+    def _mlp(self, x, name):
+        gate = self._linear(x, name + "gate_proj")
+        return self._linear(gate * jt.sigmoid(gate) * self._linear(x, name + "up_proj"), name + "down_proj")
+
+    def _linear(self, x, name):
+        weight = self.weight(name + ".weight")
+        # Two dimensions: only those products go to the BLAS.
+        y = jt.nn.matmul_transpose(x.reshape(-1, x.shape[-1]).cast(weight.dtype), weight).float32()
+        if name + ".bias" in self._names:
+            y = y + self.weight(name + ".bias")
+        return y.reshape(*x.shape[:-1], weight.shape[0])
+
+    def _norm(self, x, name):
+        scale = jt.rsqrt(jt.mean(x * x, dim=-1, keepdims=True) + self.config.rms_norm_eps)
+        return x * scale * self.weight(name + ".weight")
+
+
+def rotate(x, cosine, sine):
+    """Rotary embedding of x (B, T, heads, head_dim) by angles (B, T, 1, head_dim / 2), halves rotated together."""
+    half = x.shape[-1] // 2
+    a, b = x[..., :half], x[..., half:]
+    return jt.concat([a * cosine - b * sine, b * cosine + a * sine], dim=-1)
