@@ -1,0 +1,43 @@
+"""The palette and layout of all figures: Okabe-Ito colours, one meaning each, at sizes a projector keeps."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
+
+# Okabe-Ito. A colour never stands alone: cells carry the letter, nodes the symbol, of the same row.
+COLOURS = {
+    "prefix": "#56B4E9",
+    "ancestor": "#0072B2",
+    "self": "#E69F00",
+    "accepted": "#009E73",
+    "rejected": "#D55E00",
+    "bonus": "#CC79A7",
+    "repeated": "#F0E442",
+    "closed": "#E4E4E4",
+    "plain": "#767676",
+}
+LETTERS = {"prefix": "P", "ancestor": "A", "self": "S", "repeated": "R", "closed": ""}
+FONT_SIZE = 15
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+PATTERNS = ("", "/", "x", ".", "\\", "+")
+
+
+def ramp(count: int) -> list[str]:
+    """`count` colours of an ordered series (heads, depths, phases): a lightness ramp, so no hue is needed."""
+    places = [0.5] if count == 1 else [0.1 + 0.75 * i / (count - 1) for i in range(count)]
+    return sample_colorscale("Cividis", places)
+
+
+def styled(figure: go.Figure, title: str, height: int = 460, **layout) -> go.Figure:
+    """Apply the common fonts, margins and white ground; returns the same figure."""
+    figure.update_layout(
+        template="plotly_white",
+        title={"text": title, "x": 0.01, "xanchor": "left", "font": {"size": FONT_SIZE + 3}},
+        font={"size": FONT_SIZE, "color": "#1A1A1A"},
+        hoverlabel={"font_size": FONT_SIZE, "align": "left"},
+        margin={"l": 80, "r": 30, "t": 80, "b": 70},
+        height=height,
+    )
+    figure.update_layout(**layout)
+    return figure
