@@ -13,13 +13,16 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
+from medusa_core.files import replacing
 from medusa_core.pickles import CheckpointError, load_pickle
 
-__all__ = ["CheckpointError", "load", "load_pickle", "open_safetensors", "replacing", "require", "save", "sync", "write_failure"]
+__all__ = ["CheckpointError", "load", "load_pickle", "open_safetensors", "require", "save", "write_failure"]
+
+SHOWN_PROBLEMS = 8  # a wrong model size misshapes every tensor; the first few say it
 
 
 def save(path: Path, tensors: dict[str, np.ndarray], header: dict) -> None:
-    """Write `tensors` and a JSON `header` to `path`, which afterwards holds the old file or the whole new one.
+    """Write `tensors` and a JSON `header` to `path`, which then holds the old file or the whole new one.
 
     Raises CheckpointError, leaving `path` as it was, when the disk is full or cannot be written.
     """
@@ -27,8 +30,11 @@ def save(path: Path, tensors: dict[str, np.ndarray], header: dict) -> None:
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     text = json.dumps(header)
     metadata = {"header": text, "sha256": _digest(tensors, text)}
-    with replacing(path) as partial:
-        save_file(tensors, partial, metadata=metadata)
+    try:
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(write_failure(path, error)) from error
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], dict]:
@@ -41,15 +47,19 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict]:
         metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     if not {"header", "sha256"} <= metadata.keys():
-        raise CheckpointError(f"{path}: no header and checksum in its metadata, so this package did not write it")
+        raise CheckpointError(
+            f"{path}: has no header and checksum, so it is not a checkpoint of this package"
+        )
     if _digest(tensors, metadata["header"]) != metadata["sha256"]:
-        raise CheckpointError(f"{path}: checksum does not match, the file was changed or damaged; {_RESTORE}")
+        raise CheckpointError(
+            f"{path}: damaged, its checksum does not match; restore a copy or make it again"
+        )
     return tensors, json.loads(metadata["header"])
 
 
 def require(tensors: dict[str, np.ndarray], shapes: dict[str, tuple], where: str) -> None:
-    """Raise CheckpointError naming every missing, unexpected and misshapen tensor; return when there is none."""
-    problems = [f"missing {name} {tuple(shapes[name])}" for name in shapes if name not in tensors]
+    """Raise CheckpointError naming the missing, unexpected and misshapen tensors, if there are any."""
+    problems = [f"missing {name} {tuple(shape)}" for name, shape in shapes.items() if name not in tensors]
     problems += [f"unexpected {name} {array.shape}" for name, array in tensors.items() if name not in shapes]
     problems += [
         f"{name} has shape {tensors[name].shape}, expected {tuple(shape)}"
@@ -57,62 +67,34 @@ def require(tensors: dict[str, np.ndarray], shapes: dict[str, tuple], where: str
         if name in tensors and tensors[name].shape != tuple(shape)
     ]
     if problems:
-        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise CheckpointError(f"{where}: tensors do not fit the configuration: {'; '.join(problems[:8])}{more}")
+        hidden = len(problems) - SHOWN_PROBLEMS
+        listed = "; ".join(problems[:SHOWN_PROBLEMS]) + (f"; and {hidden} more" if hidden > 0 else "")
+        raise CheckpointError(f"{where}: tensors do not fit the configuration: {listed}")
 
 
 @contextmanager
 def open_safetensors(path: Path) -> Iterator[safetensors.safe_open]:
-    """Open a safetensors file for NumPy; errors name the file."""
+    """Open a safetensors file for NumPy; raises CheckpointError naming a file that is missing or damaged."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
         file = safetensors.safe_open(path, "np")
     except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: truncated or not a safetensors file ({error}); {_RESTORE}") from error
+        raise CheckpointError(f"{path}: truncated or not a safetensors file: {error}") from error
     with file as opened:
         yield opened
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; on success it becomes `path`, durably and at once, on failure it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        partial.chmod(0o644)  # safetensors writes 0600, which another user of a shared folder cannot read
-        sync(partial)
-        partial.replace(path)
-        sync(path.parent)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(write_failure(path, error)) from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Force a file's data, or a folder's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-_RESTORE = "restore it from a copy, or make it again"
-
-
 def write_failure(path: Path, error: Exception) -> str:
     """Say what to do about a failed write; safetensors reports the system's error only in its text."""
-    kept = f"nothing half-written is left; {path.name} is {'unchanged' if path.exists() else 'absent'}"
+    kept = f"{path.name} is {'unchanged' if path.exists() else 'absent'}, nothing half-written is left"
     if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
         return f"{path}: the disk is full; free some space in {path.parent} and run again ({kept})"
     return f"{path}: cannot be written: {error} ({kept})"
 
 
 def _digest(tensors: dict[str, np.ndarray], header: str) -> str:
-    """SHA-256 over the header and over name, dtype, shape and bytes of every tensor in name order."""
+    """SHA-256 over the header, then name, dtype, shape and bytes of every tensor in name order."""
     digest = hashlib.sha256(header.encode())
     for name in sorted(tensors):
         array = tensors[name]

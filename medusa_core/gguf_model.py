@@ -1,4 +1,4 @@
-"""GGUF files: what llama.cpp packs into one file, taken apart into Hugging Face names, shapes and a tokenizer."""
+"""GGUF files: what llama.cpp packs into one file, taken apart into Hugging Face tensors and a tokenizer."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,8 +95,8 @@ class GGUFModel:
     def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (Hugging Face name, float32 array) one by one, matrices as (out, in).
 
-        llama.cpp rotates neighbouring pairs where Hugging Face rotates halves, so it stores the rows of q and k
-        interleaved; they are put back here.
+        llama.cpp rotates neighbouring pairs where Hugging Face rotates halves, so it stores the rows of q and
+        k interleaved; they are put back here.
         """
         rows = {"q_proj": self.config.num_attention_heads, "k_proj": self.config.num_key_value_heads}
         for tensor in self._reader.tensors:
@@ -118,7 +118,9 @@ class GGUFModel:
                 return f"model.layers.{index}.{BLOCK_TENSORS[kind]}"
         elif name in TENSORS:
             return TENSORS[name]
-        raise GGUFError(f"{self.path}: tensor {name!r} is unknown; convert the model's safetensors folder instead")
+        raise GGUFError(
+            f"{self.path}: tensor {name!r} is unknown; convert the model's safetensors folder instead"
+        )
 
     def tokenizer(self) -> Tokenizer:
         """Build the byte-level BPE tokenizer from the file's tokens and merges."""
@@ -127,7 +129,9 @@ class GGUFModel:
         tokens, kinds = self._field("tokenizer.ggml.tokens"), self._field("tokenizer.ggml.token_type")
         merges = [tuple(merge.split(" ")) for merge in self._field("tokenizer.ggml.merges")]
         if unknown := sorted(set(kinds) - {NORMAL, CONTROL, USER_DEFINED}):
-            raise GGUFError(f"{self.path}: tokenizer.ggml.token_type holds kinds {unknown}, which are not read here")
+            raise GGUFError(
+                f"{self.path}: tokenizer.ggml.token_type holds kinds {unknown}, which are not read here"
+            )
         tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
         # "smollm": every digit on its own, then GPT-2's split into words.
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -1,14 +1,14 @@
 """Model folders: a base model in Hugging Face layout, with a manifest that says what every file must hold.
 
-config.json, model.safetensors (bfloat16 or float16), tokenizer.json, tokenizer_config.json with the chat template,
-and manifest.json: where the model came from, its dtype, size and SHA-256 of every file.
+config.json, model.safetensors (bfloat16 or float16), tokenizer.json, tokenizer_config.json with the chat
+template, and manifest.json: where the model came from, its dtype, size and SHA-256 of every file.
 """
 
 import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,8 +16,9 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
-from medusa_core.checkpoint import open_safetensors, require, sync, write_failure
+from medusa_core.checkpoint import open_safetensors, require, write_failure
 from medusa_core.config import ModelConfig
+from medusa_core.files import replacing, write_json
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
@@ -31,7 +32,8 @@ class ConvertError(ValueError):
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return every tensor of a base model with its shape, matrices as (out, in), under Hugging Face names."""
     hidden, inner = config.hidden_size, config.intermediate_size
-    queries, keys = (heads * config.head_dim for heads in (config.num_attention_heads, config.num_key_value_heads))
+    queries = config.num_attention_heads * config.head_dim
+    keys = config.num_key_value_heads * config.head_dim
     block = {
         "input_layernorm.weight": (hidden,),
         "self_attn.q_proj.weight": (queries, hidden),
@@ -44,7 +46,8 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         "mlp.down_proj.weight": (hidden, inner),
     }
     if config.attention_bias:
-        block |= {f"self_attn.{name}_proj.bias": (size,) for name, size in zip("qkv", (queries, keys, keys), strict=True)}
+        block["self_attn.q_proj.bias"] = (queries,)
+        block["self_attn.k_proj.bias"] = block["self_attn.v_proj.bias"] = (keys,)
     shapes = {"model.embed_tokens.weight": (config.vocab_size, hidden), "model.norm.weight": (hidden,)}
     for layer in range(config.num_hidden_layers):
         shapes |= {f"model.layers.{layer}.{name}": shape for name, shape in block.items()}
@@ -63,7 +66,9 @@ def read_model(folder: Path) -> tuple[ModelConfig, dict[str, np.ndarray]]:
     manifest = read_manifest(folder)
     for name in ("config.json", WEIGHTS):
         if sha256(folder / name) != manifest["files"][name]["sha256"]:
-            raise ConvertError(f"{folder / name}: differs from {MANIFEST}; delete {folder} and convert it again")
+            raise ConvertError(
+                f"{folder / name}: not what {MANIFEST} says; delete the folder and convert again"
+            )
     config = ModelConfig.from_hf(read_json(folder / "config.json"), where=str(folder / "config.json"))
     with open_safetensors(folder / WEIGHTS) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
@@ -72,34 +77,49 @@ def read_model(folder: Path) -> tuple[ModelConfig, dict[str, np.ndarray]]:
 
 
 def read_manifest(folder: Path) -> dict:
-    """Return the manifest of a whole model folder; raises ConvertError when a file is absent or of another size.
+    """Return the manifest of a model folder; raises ConvertError when a file is absent or of another size.
 
     Sizes are compared, not contents, so this is cheap enough for every start.
     """
-    if not (folder / MANIFEST).is_file():
-        how = f"python -m medusa_core.convert {folder} --out OTHER_FOLDER"
-        raise ConvertError(f"{folder}: not a model folder ({MANIFEST} is missing); make one from a checkpoint: {how}")
-    manifest = read_json(folder / MANIFEST)
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ConvertError(
+            f"{folder}: not a model folder, it has no {MANIFEST}; make one from a checkpoint: "
+            f"python -m medusa_core.convert {folder} --out OTHER_FOLDER"
+        )
+    manifest = read_json(path)
     if manifest.get("format") != FORMAT:
-        raise ConvertError(f"{folder / MANIFEST}: format is {manifest.get('format')!r}, expected {FORMAT}; convert again")
+        raise ConvertError(f"{path}: format is {manifest.get('format')!r}, expected {FORMAT}; convert again")
     for name, entry in manifest["files"].items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != entry["bytes"]:
-            raise ConvertError(f"{path}: missing or not {entry['bytes']:,} bytes; delete {folder} and convert it again")
+        file = folder / name
+        if not file.is_file() or file.stat().st_size != entry["bytes"]:
+            raise ConvertError(
+                f"{file}: missing, or not the {entry['bytes']:,} bytes that {MANIFEST} says; "
+                "delete the folder and convert again"
+            )
     return manifest
 
 
-def write_folder(out: Path, config: ModelConfig, tensors: dict[str, np.ndarray], dtype: str, tokenizer, source: str):
-    """Write a model folder at once: `out` appears complete or not at all.
+def write_folder(
+    out: Path,
+    config: ModelConfig,
+    tensors: dict[str, np.ndarray],
+    dtype: str,
+    write_tokenizer: Callable[[Path], None],
+    source: str,
+) -> None:
+    """Write a model folder: `out` appears complete or not at all. The caller holds the lock on `out`.
 
-    `tokenizer(folder)` writes the tokenizer's files. Raises ConvertError when the disk is full or cannot be written.
+    Raises ConvertError when the disk is full or cannot be written.
     """
     with _appearing(out) as partial:
         write_json(partial / "config.json", {**config.to_hf(), "dtype": dtype})
-        save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})  # transformers insists on this mark
-        tokenizer(partial)
+        with replacing(partial / WEIGHTS) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})  # transformers insists on this mark
+        write_tokenizer(partial)
         files = {
-            path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(partial.iterdir())
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
+            for path in sorted(partial.iterdir())
         }
         write_json(partial / MANIFEST, {"format": FORMAT, "source": source, "dtype": dtype, "files": files})
 
@@ -115,17 +135,13 @@ def locked(out: Path) -> Iterator[None]:
 
 @contextmanager
 def _appearing(out: Path) -> Iterator[Path]:
-    """Yield a folder to fill; on success it becomes `out`, on failure it is removed. Needs the lock on `out`."""
+    """Yield a folder to fill; on success it becomes `out`, on failure it is removed."""
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
     try:
         partial.mkdir(parents=True)
         yield partial
-        for path in partial.iterdir():
-            path.chmod(0o644)
-            sync(path)
         partial.rename(out)
-        sync(out.parent)
     except (OSError, safetensors.SafetensorError) as error:
         raise ConvertError(write_failure(out, error)) from error
     finally:
@@ -143,11 +159,6 @@ def read_json(path: Path) -> dict:
     if not isinstance(found, dict):
         raise ConvertError(f"{path}: holds a {type(found).__name__}, expected a JSON object")
     return found
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Write a JSON object that people can read."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def sha256(path: Path) -> str:

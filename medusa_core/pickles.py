@@ -1,9 +1,9 @@
 """Reads the pickled checkpoints the field exchanges and builds arrays, nothing else.
 
-A pickle is a program: loading one the ordinary way runs whatever it names. Here every name it may use is in a
-table of stand-ins that only describe arrays; any other name is refused before anything is called.
-Formats: torch `.bin` / `.pt` / `.pth` (zip, and the stream before torch 1.6), plain pickles of NumPy arrays, and
-what `jittor.save` writes (`.pkl`, `.jtr`: a pickle, its SHA-1 and a mark).
+A pickle is a program: loading one the ordinary way runs whatever it names. Here every name it may use is in
+a table of stand-ins that only describe arrays; any other name is refused before anything is called.
+Formats: torch `.bin` / `.pt` / `.pth` (zip, and the stream before torch 1.6), plain pickles of NumPy arrays,
+and what `jittor.save` writes (`.pkl`, `.jtr`: a pickle, its SHA-1 and a mark).
 """
 
 import codecs
@@ -34,7 +34,9 @@ STORAGES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
-DTYPES = {np.dtype(kind).str[1:]: np.dtype(kind) for kind in STORAGES.values() if kind is not ml_dtypes.bfloat16}
+DTYPES = {
+    np.dtype(kind).str[1:]: np.dtype(kind) for kind in STORAGES.values() if kind is not ml_dtypes.bfloat16
+}
 DTYPES |= {"u2": np.dtype(np.uint16), "u4": np.dtype(np.uint32), "u8": np.dtype(np.uint64)}
 
 
@@ -53,7 +55,9 @@ def load_pickle(path: Path) -> dict[str, np.ndarray]:
         if zipfile.is_zipfile(path):
             found = _load_torch_zip(path)
         elif tarfile.is_tarfile(path):
-            raise CheckpointError("written by torch before 0.1.10; load it with an old torch and save it again")
+            raise CheckpointError(
+                "written by torch before 0.1.10; load it with an old torch and save it again"
+            )
         else:
             found = _load_stream(path)
         return _arrays(found)
@@ -66,7 +70,7 @@ def load_pickle(path: Path) -> dict[str, np.ndarray]:
     except Exception as error:
         # A damaged pickle can make the machine fail in any way; whatever it is, the file is to blame.
         raise CheckpointError(
-            f"{path}: truncated, damaged or not a checkpoint ({type(error).__name__}: {error}); download it again"
+            f"{path}: truncated, damaged or not a checkpoint ({type(error).__name__}: {error})"
         ) from error
 
 
@@ -92,10 +96,14 @@ class _Tensor:
     def of(self, values: np.ndarray) -> np.ndarray:
         """Cut the window out of its storage's `values` (n,) -> `size`, contiguous."""
         if len(self.size) != len(self.stride) or min(self.offset, *self.size, *self.stride, 0) < 0:
-            raise CheckpointError(f"storage {self.storage.key}: size {self.size} and stride {self.stride} disagree")
+            raise CheckpointError(
+                f"storage {self.storage.key}: size {self.size} and stride {self.stride} disagree"
+            )
         last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
         if math.prod(self.size) and last >= len(values):
-            raise CheckpointError(f"storage {self.storage.key}: a tensor reaches beyond its {len(values)} numbers")
+            raise CheckpointError(
+                f"storage {self.storage.key}: a tensor reaches beyond its {len(values)} numbers"
+            )
         steps = [step * values.itemsize for step in self.stride]
         window = np.lib.stride_tricks.as_strided(values[self.offset :], self.size, steps)
         return np.array(window)
@@ -190,12 +198,16 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, reference: tuple) -> _Storage:
         kind, numbers, key, _location, size, *view = reference
         if kind != "storage" or numbers not in STORAGES:
-            raise CheckpointError(f"asks for a stored {kind!r}, which is not array data; refused, nothing was run")
-        return _Storage(np.dtype(STORAGES[numbers]), str(key), int(size), tuple(view[0]) if view and view[0] else None)
+            raise CheckpointError(
+                f"asks for a stored {kind!r}, which is not array data; refused, nothing was run"
+            )
+        return _Storage(
+            np.dtype(STORAGES[numbers]), str(key), int(size), tuple(view[0]) if view and view[0] else None
+        )
 
 
 def _load_torch_zip(path: Path) -> object:
-    """Read torch's zip: data.pkl says what there is, data/<key> holds the numbers; the zip checks its own CRCs."""
+    """Read torch's zip: data.pkl says what there is, data/<key> holds numbers; the zip checks its CRCs."""
     with zipfile.ZipFile(path) as archive:
         entries = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
         if len(entries) != 1:
@@ -212,7 +224,7 @@ def _load_torch_zip(path: Path) -> object:
 
 
 def _load_stream(path: Path) -> object:
-    """Read a pickle without a container: torch's old stream, jittor.save's pickle with a trailer, or a plain one."""
+    """Read a bare pickle: torch's old stream, jittor.save's pickle with a trailer, or a plain one."""
     with path.open("rb") as file:
         found = _Unpickler(file).load()
         if found == TORCH_MAGIC:
@@ -224,12 +236,14 @@ def _load_stream(path: Path) -> object:
             if hashlib.sha1(file.read(end)).digest() != trailer[:20]:
                 raise CheckpointError("its checksum does not match, so it is damaged; download it again")
         elif trailer:
-            raise CheckpointError(f"{len(trailer)} stray bytes follow the pickle, so it is damaged; download it again")
+            raise CheckpointError(
+                f"{len(trailer)} stray bytes follow the pickle, so it is damaged; download it again"
+            )
     return found
 
 
 def _load_torch_stream(file: io.BufferedReader) -> object:
-    """Read torch's stream after its magic number: protocol, system, contents, storage keys, then the storages."""
+    """Read torch's stream after its magic number: protocol, system, contents, storage keys, storages."""
     if _Unpickler(file).load() != TORCH_PROTOCOL:
         raise CheckpointError("a torch file of an unknown protocol; save it again with a current torch")
     _Unpickler(file).load()
@@ -246,7 +260,9 @@ def _load_torch_stream(file: io.BufferedReader) -> object:
 
 
 def _tensors(found: object) -> list[_Tensor]:
-    return [value for value in found.values() if isinstance(value, _Tensor)] if isinstance(found, dict) else []
+    return (
+        [value for value in found.values() if isinstance(value, _Tensor)] if isinstance(found, dict) else []
+    )
 
 
 def _filled(found: object, values: dict[str, np.ndarray]) -> object:
@@ -269,7 +285,7 @@ def _arrays(found: object) -> dict[str, np.ndarray]:
         value = value.array if isinstance(value, _NDArray) else value
         if not isinstance(name, str) or not isinstance(value, np.ndarray):
             raise CheckpointError(
-                f"entry {name!r} is a {type(value).__name__}, expected an array; save the state dictionary alone"
+                f"entry {name!r} is a {type(value).__name__}, expected an array; save the state dict alone"
             )
         arrays[name] = value
     return arrays
