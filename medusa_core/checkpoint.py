@@ -45,7 +45,7 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     path = Path(path)
     with open_safetensors(path) as file:
         metadata = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = file.get_tensors()
     if not {"header", "sha256"} <= metadata.keys():
         raise CheckpointError(
             f"{path}: has no header and checksum, so it is not a checkpoint of this package"

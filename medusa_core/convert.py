@@ -152,7 +152,7 @@ def _folder_tensors(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 def _safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     with open_safetensors(path) as file:
-        for name in file.keys():
+        for name in file.offset_keys():
             yield name, file.get_tensor(name)
 
 
@@ -174,12 +174,13 @@ def _half(tensors: Iterable, config: ModelConfig, dtype: str, where: Path) -> di
             fits = "is too large for float16; use --dtype bfloat16"
             what = fits if np.isfinite(array).all() else "is NaN or infinite; download it again"
             raise ConvertError(f"{where}: a value of tensor {name} {what}")
-    if config.tie_word_embeddings and "lm_head.weight" in cast:
-        if not np.array_equal(cast.pop("lm_head.weight"), cast.get("model.embed_tokens.weight")):
+    if config.tie_word_embeddings and {"lm_head.weight", "model.embed_tokens.weight"} <= cast.keys():
+        if not np.array_equal(cast["lm_head.weight"], cast["model.embed_tokens.weight"]):
             raise ConvertError(
                 f"{where}: lm_head.weight differs from model.embed_tokens.weight, but config.json says "
                 "tie_word_embeddings; set that to false to keep both"
             )
+        del cast["lm_head.weight"]
     require(cast, tensor_shapes(config), str(where))
     return cast
 

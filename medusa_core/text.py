@@ -1,5 +1,6 @@
 """Text and tokens: tokenizers, chat templates, and the masks that keep user turns out of the loss."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ class TextError(ValueError):
 
 def load_tokenizer(folder: Path):
     """Return the transformers fast tokenizer of a model folder; raises TextError when a file is missing."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it advises installing torch
     from transformers import PreTrainedTokenizerFast  # takes a second to import
 
     folder = Path(folder)
