@@ -1,6 +1,19 @@
 """Data in, plotly figure out: no widgets, no model. One file a subject; the palette is shared."""
 
+from medusa_core.plots.bench import fig_speedup, fig_step_time, fig_tokens_per_step
 from medusa_core.plots.masks import fig_mask, fig_unrolled
+from medusa_core.plots.training import fig_accuracy, fig_head_accuracy, fig_losses
 from medusa_core.plots.trees import fig_expected_tokens, fig_tree
 
-__all__ = ["fig_expected_tokens", "fig_mask", "fig_tree", "fig_unrolled"]
+__all__ = [
+    "fig_accuracy",
+    "fig_expected_tokens",
+    "fig_head_accuracy",
+    "fig_losses",
+    "fig_mask",
+    "fig_speedup",
+    "fig_step_time",
+    "fig_tokens_per_step",
+    "fig_tree",
+    "fig_unrolled",
+]

@@ -20,6 +20,7 @@ COLOURS = {
 LETTERS = {"prefix": "P", "ancestor": "A", "self": "S", "repeated": "R", "closed": ""}
 FONT_SIZE = 15
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "star")
 PATTERNS = ("", "/", "x", ".", "\\", "+")
 
 
