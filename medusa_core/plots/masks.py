@@ -107,12 +107,7 @@ def fig_mask(
     view = mask_view(tree, stage, past, length, padding, window)
     if locked_row is not None and not 0 <= locked_row < len(view.rows):
         raise ValueError(f"row {locked_row} cannot be locked: this mask has rows 0 to {len(view.rows) - 1}")
-    figure = go.Figure(
-        _heatmap(
-            view.reasons,
-            [[_hover(view, q, k) for k in range(len(view.columns))] for q in range(len(view.rows))],
-        )
-    )
+    figure = go.Figure(_heatmap(view.reasons, _hovers(view)))
     _add_legend(figure, view.reasons)
     past = len(view.columns) - len(view.rows)
     if past:
@@ -159,8 +154,7 @@ def fig_unrolled(tree: Tree) -> go.Figure:
         horizontal_spacing=0.1,
     )
     figure.add_trace(_heatmap(reasons, hovers), row=1, col=1)
-    tree_hovers = [[_hover(view, q, k) for k in range(tree.size)] for q in range(tree.size)]
-    figure.add_trace(_heatmap(view.reasons, tree_hovers), row=1, col=2)
+    figure.add_trace(_heatmap(view.reasons, _hovers(view)), row=1, col=2)
     for column, labels in ((1, [names[node] for _, node, _ in rows]), (2, names)):
         shown = (
             {"tickvals": list(range(len(labels))), "ticktext": labels} if len(labels) <= MOST_LABELLED else {}
@@ -206,13 +200,16 @@ def _heatmap(reasons, hovers) -> go.Heatmap:
     )
 
 
-def _hover(view: MaskView, query: int, key: int) -> str:
-    reason = view.reasons[query][key]
-    seen = sum(why in masks.OPEN for why in view.reasons[query])
-    return (
-        f"query {view.rows[query]} at position {view.row_positions[query]} (sees {seen} keys)<br>"
-        f"key {view.columns[key]} at position {view.column_positions[key]}<br>{reason}, {WHY[reason]}"
-    )
+def _hovers(view: MaskView) -> list[list[str]]:
+    keys = [f"key {n} at position {p}" for n, p in zip(view.columns, view.column_positions, strict=True)]
+    hovers = []
+    for name, position, reasons in zip(view.rows, view.row_positions, view.reasons, strict=True):
+        seen = sum(reason in masks.OPEN for reason in reasons)
+        query = f"query {name} at position {position} (sees {seen} keys)"
+        hovers.append(
+            [f"{query}<br>{key}<br>{why}, {WHY[why]}" for key, why in zip(keys, reasons, strict=True)]
+        )
+    return hovers
 
 
 def _add_legend(figure: go.Figure, reasons) -> None:

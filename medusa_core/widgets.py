@@ -1,0 +1,165 @@
+"""Controls for the figures in plots: they hold no logic of their own, so that a figure needs no front end.
+
+The figure is an ordinary output that the controls replace in place. A saved or headless notebook therefore
+shows the default figure and one line of text; the controls come to life when the cell is run in Jupyter.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+
+import ipywidgets as ipw
+import plotly.graph_objects as go
+from IPython.display import display
+
+from medusa_core import tree as trees
+from medusa_core.plots.masks import STAGES, fig_mask, fig_unrolled, mask_view, unrolled_rows
+from medusa_core.tree import Tree, TreeError
+
+# Top-3 accuracies of Medusa-1 heads on Vicuna-7B, FasterDecoding/Medusa assets/medusa_acc.csv.
+_ACCURACY = [[0.56, 0.11, 0.06], [0.32, 0.11, 0.06], [0.20, 0.09, 0.06]]
+TYPED = "typed choices"
+PRESETS = {
+    "searched, 8 nodes": trees.search(_ACCURACY, 8),
+    "chain of 4": trees.chain(4),
+    "dense 2 x 3": trees.dense([2, 3]),
+    "searched, 16 nodes": trees.search(_ACCURACY, 16),
+}
+LONGEST_PAST = 16  # more prefix columns than this crowd out the tree
+LENGTH = 8  # tokens of the stages that have no tree
+
+
+class ChoicesError(ValueError):
+    """Typed choices that cannot be read as a tree."""
+
+
+def parse_choices(text: str) -> Tree:
+    """Read a typed tree, for example [[0], [1], [0, 0]]. Raises ChoicesError in words for its writer."""
+    try:
+        paths = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ChoicesError(
+            f"This is not a list of paths (character {error.pos + 1}). Write for example [[0], [1], [0, 0]]."
+        ) from None
+    if not isinstance(paths, list):
+        raise ChoicesError("Write a list of paths, for example [[0], [1], [0, 0]].")
+    try:
+        tree = Tree.from_paths(paths)
+    except TreeError as error:
+        raise ChoicesError(f"This is not a tree yet: {error}.") from None
+    if tree.size > 128:
+        raise ChoicesError(f"{tree.size} nodes are too many to read; show 128 at most.")
+    return tree
+
+
+def summary_mask(tree: Tree, stage: str = "tree step", past: int = 4, padding: int = 0) -> str:
+    """One line about a mask, the same on every machine."""
+    view = mask_view(tree, stage, past, LENGTH, padding)
+    queries, keys = len(view.rows), len(view.columns)
+    line = f"{stage}: {queries} queries x {keys} keys, {view.open_cells} of {queries * keys} cells open"
+    if stage != "tree step":
+        return line
+    rows = len(unrolled_rows(tree))
+    return f"{line}; {len(tree.paths)} paths unrolled take {rows} rows, the tree {tree.size}"
+
+
+class MaskExplorer:
+    """Controls and the two figures that they drive; `explore_mask` shows it.
+
+    mask_figure and unrolled_figure always hold what is shown; message says what is wrong with the input, or
+    nothing. While the input is wrong the figures stay as they were.
+    """
+
+    def __init__(self):
+        wide = {"style": {"description_width": "90px"}, "layout": ipw.Layout(width="420px")}
+        self.preset = ipw.Dropdown(options=[*PRESETS, TYPED], description="Tree", **wide)
+        self.typed = ipw.Text(
+            value="[[0], [1], [0, 0]]", description="Choices", continuous_update=False, disabled=True, **wide
+        )
+        self.stage = ipw.Dropdown(options=STAGES, value="tree step", description="Stage", **wide)
+        self.past = ipw.IntSlider(value=4, min=0, max=LONGEST_PAST, description="Past", **wide)
+        self.padding = ipw.IntSlider(value=3, min=0, max=LENGTH - 1, description="Padding", **wide)
+        self.locked = ipw.Dropdown(options=[("no row", None)], description="Lock a row", **wide)
+        self.message = ipw.HTML()
+        self.controls = ipw.VBox(
+            [self.preset, self.typed, self.stage, self.past, self.padding, self.locked, self.message]
+        )
+        self.mask_figure = self.unrolled_figure = go.Figure()
+        self._unrolled = None  # choices of the tree in unrolled_figure
+        self._handles = {}
+        self._updating = False
+        self.update()
+        for control in (self.preset, self.typed, self.stage, self.past, self.padding, self.locked):
+            control.observe(lambda _: self.update(), names="value")
+
+    @property
+    def tree(self) -> Tree:
+        """The chosen tree. Raises ChoicesError when the typed one is none."""
+        return parse_choices(self.typed.value) if self.preset.value == TYPED else PRESETS[self.preset.value]
+
+    @property
+    def summary(self) -> str:
+        """The line of `summary_mask` for the chosen state."""
+        return summary_mask(self.tree, self.stage.value, self.past.value, self._padding)
+
+    @property
+    def _padding(self) -> int:
+        return self.padding.value if self.stage.value == "training" else 0
+
+    def update(self) -> None:
+        """Draw the chosen state, or say what is wrong with it."""
+        if self._updating:
+            return
+        self.typed.disabled = self.preset.value != TYPED
+        self.past.disabled = self.stage.value in ("training", "prefill")
+        self.padding.disabled = self.stage.value != "training"
+        try:
+            tree = self.tree
+        except ChoicesError as error:
+            self.message.value = f'<b role="alert">{html.escape(str(error))}</b>'
+            return
+        self.message.value = ""
+        state = {
+            "stage": self.stage.value,
+            "past": self.past.value,
+            "length": LENGTH,
+            "padding": self._padding,
+        }
+        self._offer_rows(mask_view(tree, **state).rows)
+        self.mask_figure = fig_mask(tree, **state, locked_row=self.locked.value)
+        self._redraw("mask", self.mask_figure)
+        if tree.choices != self._unrolled:  # the larger figure, which a slider does not change
+            self.unrolled_figure, self._unrolled = fig_unrolled(tree), tree.choices
+            self._redraw("unrolled", self.unrolled_figure)
+
+    def show(self) -> None:
+        """Display controls, figures and the summary line."""
+        display(self.controls)
+        self._handles["mask"] = display(self.mask_figure, display_id=True)
+        self._handles["unrolled"] = display(self.unrolled_figure, display_id=True)
+        print(self.summary)
+
+    def _redraw(self, name: str, figure: go.Figure) -> None:
+        if handle := self._handles.get(name):
+            handle.update(figure)
+
+    def _offer_rows(self, names: list[str]) -> None:
+        """Offer the rows of the mask to lock; a locked row that is no longer there is let go."""
+        options = [("no row", None), *((f"{row}: {name}", row) for row, name in enumerate(names))]
+        if list(self.locked.options) == options:
+            return
+        kept = self.locked.value if self.locked.value in range(len(names)) else None
+        self._updating = True  # setting options selects the first one, which is an event like any other
+        try:
+            self.locked.options = options
+            self.locked.value = kept
+        finally:
+            self._updating = False
+
+
+def explore_mask() -> MaskExplorer:
+    """Show the mask explorer: who may look at whom in training, prefill, a cached step and a tree step."""
+    explorer = MaskExplorer()
+    explorer.show()
+    return explorer

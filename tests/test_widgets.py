@@ -1,0 +1,173 @@
+"""The mask explorer: its controls change the figures, and wrong input gets words instead of a traceback."""
+
+import time
+
+import numpy as np
+import pytest
+
+from medusa_core import masks, widgets
+from medusa_core.tree import Tree, random_tree
+from medusa_core.widgets import MaskExplorer, parse_choices, summary_mask
+
+SMALL = "[[0], [1], [0, 0]]"
+
+
+def cells(figure):
+    """Category numbers of the mask's heatmap, 4 being closed."""
+    return np.array(figure.data[0].z)
+
+
+def open_cells(figure):
+    return cells(figure) < cells(figure).max()
+
+
+def test_default_state_is_the_first_preset_at_a_tree_step():
+    explorer = MaskExplorer()
+    tree = widgets.PRESETS["searched, 8 nodes"]
+    assert np.array_equal(open_cells(explorer.mask_figure), masks.tree_mask(tree, past=4))
+    assert explorer.message.value == ""
+
+
+def test_every_preset_and_stage_draws_its_mask():
+    explorer = MaskExplorer()
+    for name, tree in widgets.PRESETS.items():
+        explorer.preset.value = name
+        explorer.stage.value = "tree step"
+        assert np.array_equal(open_cells(explorer.mask_figure), masks.tree_mask(tree, past=4))
+        assert (
+            f"of {sum((row >= 0).sum() for row in tree.paths)} rows"
+            in explorer.unrolled_figure.layout.title.text
+        )
+    explorer.stage.value = "prefill"
+    assert np.array_equal(open_cells(explorer.mask_figure), masks.causal(8))
+    explorer.stage.value = "cached step"
+    assert np.array_equal(open_cells(explorer.mask_figure), masks.causal(8, past=4))
+    explorer.stage.value = "training"
+    assert np.array_equal(open_cells(explorer.mask_figure), masks.padded(np.arange(8)[None] < 5)[0])
+    explorer.padding.value = 0
+    assert np.array_equal(open_cells(explorer.mask_figure), masks.causal(8))
+
+
+def test_past_slider_widens_the_mask():
+    explorer = MaskExplorer()
+    explorer.past.value = 9
+    assert cells(explorer.mask_figure).shape == (9, 18)
+    explorer.past.value = 0
+    assert cells(explorer.mask_figure).shape == (9, 9)
+
+
+def test_controls_that_have_no_effect_are_disabled():
+    explorer = MaskExplorer()
+    assert (explorer.typed.disabled, explorer.past.disabled, explorer.padding.disabled) == (True, False, True)
+    explorer.stage.value = "training"
+    assert (explorer.past.disabled, explorer.padding.disabled) == (True, False)
+    explorer.preset.value = widgets.TYPED
+    assert not explorer.typed.disabled
+
+
+def test_locking_a_row_frames_its_open_cells():
+    explorer = MaskExplorer()
+    explorer.preset.value, explorer.typed.value, explorer.past.value = widgets.TYPED, SMALL, 2
+    explorer.locked.value = 3  # node 0.0 sees two tokens, the root, node 0 and itself
+    framed = [shape.x0 + 0.5 for shape in explorer.mask_figure.layout.shapes if shape.line.width == 3]
+    assert framed == [0, 1, 2, 3, 5]
+
+
+def test_a_locked_row_survives_a_change_that_keeps_it_and_not_one_that_drops_it():
+    explorer = MaskExplorer()
+    explorer.locked.value = 8
+    explorer.past.value = 7
+    assert explorer.locked.value == 8
+    explorer.preset.value = "chain of 4"
+    assert explorer.locked.value is None
+    assert [row for _, row in explorer.locked.options] == [None, 0, 1, 2, 3, 4]
+
+
+def test_typed_choices_draw_their_tree():
+    explorer = MaskExplorer()
+    explorer.preset.value, explorer.typed.value = widgets.TYPED, "[[0], [0, 0], [0, 1]]"
+    expected = masks.tree_mask(Tree.from_paths([(0,), (0, 0), (0, 1)]), past=4)
+    assert np.array_equal(open_cells(explorer.mask_figure), expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[0], [1, 0]]", "path [1, 0] has no parent: add [1] to the tree"),
+        ("[[0], [0]]", "path [0] is given twice"),
+        ("[[0], [1.5]]", "rank 1.5 is not a whole number"),
+        ("[[0], ", "not a list of paths (at character 7)"),
+        ("7", "Write a list of paths"),
+        ("[0]", "path 0 is not a list of ranks"),
+        ('["<img src=x>"]', "&lt;img src=x&gt;"),
+        (str([[i] for i in range(128)]), "129 nodes are too many to read"),
+    ],
+)
+def test_wrong_choices_give_a_message_and_leave_the_figure(text, message):
+    explorer = MaskExplorer()
+    explorer.preset.value = widgets.TYPED
+    before = cells(explorer.mask_figure)
+    explorer.typed.value = text
+    assert message in explorer.message.value and "<img" not in explorer.message.value
+    assert np.array_equal(cells(explorer.mask_figure), before)
+    explorer.typed.value = "[[0]]"
+    assert explorer.message.value == ""
+    assert cells(explorer.mask_figure).shape == (2, 6)
+
+
+def test_summary_counts_what_the_masks_hold():
+    tree = parse_choices(SMALL)
+    assert masks.tree_mask(tree, past=2).sum() == 16
+    line = "tree step: 4 queries x 6 keys, 16 of 24 cells open; 2 paths unrolled take 5 rows, the tree 4"
+    assert summary_mask(tree, past=2) == line
+    assert summary_mask(tree, "prefill") == "prefill: 8 queries x 8 keys, 36 of 64 cells open"
+    training = masks.padded(np.arange(8)[None] < 6)[0].sum()
+    assert (
+        summary_mask(tree, "training", padding=2)
+        == f"training: 8 queries x 8 keys, {training} of 64 cells open"
+    )
+
+
+def test_explorer_shows_figures_and_one_line_without_a_front_end(capsys, monkeypatch):
+    shown = []
+    monkeypatch.setattr(widgets, "display", lambda value, **options: shown.append((value, options)))
+    explorer = widgets.explore_mask()
+    assert capsys.readouterr().out == summary_mask(widgets.PRESETS["searched, 8 nodes"]) + "\n"
+    assert [value for value, _ in shown] == [
+        explorer.controls,
+        explorer.mask_figure,
+        explorer.unrolled_figure,
+    ]
+    assert [options for _, options in shown] == [{}, {"display_id": True}, {"display_id": True}]
+
+
+def test_a_change_replaces_the_displayed_figures(monkeypatch):
+    class Handle:
+        def __init__(self):
+            self.updates = []
+
+        def update(self, figure):
+            self.updates.append(figure)
+
+    handles = [None, Handle(), Handle()]
+    shown = iter(handles)
+    monkeypatch.setattr(widgets, "display", lambda value, **options: next(shown))
+    explorer = widgets.explore_mask()
+    explorer.past.value = 6
+    assert handles[1].updates == [explorer.mask_figure]
+    assert handles[2].updates == []  # the past does not change it
+    explorer.preset.value = "chain of 4"
+    assert handles[1].updates[1:] == [explorer.mask_figure]
+    assert handles[2].updates == [explorer.unrolled_figure]
+
+
+def test_a_64_row_tree_is_redrawn_fast_enough():
+    # An idle machine takes about 50 ms; the bound leaves room for a busy one.
+    explorer = MaskExplorer()
+    explorer.preset.value = widgets.TYPED
+    choices = random_tree(63, 4, 10, np.random.default_rng(0)).choices
+    explorer.typed.value = str([list(path) for path in choices])
+    begin = time.perf_counter()
+    explorer.past.value = 12
+    assert cells(explorer.mask_figure).shape == (64, 76)
+    assert time.perf_counter() - begin < 1.0
