@@ -7,13 +7,13 @@ from pathlib import Path
 from medusa_core import runtime
 
 runtime.start()
-import jittor as jt  # noqa: E402
+import jittor as jt
 
 _HEADER = f'#include "{Path(__file__).with_name("grouped_linear.h")}"'
 
 
 def grouped_linear(x, weight):
-    """Return y (K, N, m) with y[k] = x[k] weight[k]^T; x (K, N, d), or (1, N, d) shared by all; weight (K, m, d)."""
+    """Return y[k] = x[k] weight[k]^T, (K, N, m); x (K, N, d), or (1, N, d) shared; weight (K, m, d)."""
     if jt.flags.use_cuda or not jt.compile_extern.mkl_ops:
         return grouped_linear_plain(x, weight)
     groups, m, d = weight.shape
@@ -32,6 +32,6 @@ def grouped_linear(x, weight):
 
 
 def grouped_linear_plain(x, weight):
-    """The same in Jittor's own operators, for CUDA, for a machine without oneDNN, and as the tests' oracle."""
+    """The same in Jittor's own operators: for CUDA, for machines without oneDNN, and as the tests' oracle."""
     shared = x.shape[0] == 1
     return jt.stack([jt.nn.linear(x[0 if shared else k], weight[k]) for k in range(weight.shape[0])])

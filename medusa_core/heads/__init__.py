@@ -1,0 +1,116 @@
+"""Draft heads by kind and by name: a file a kind, a folder (config.json, heads.safetensors) a trained set.
+
+A drafter has `config`; `draft(hidden, token, tree)` for decoding; `targets(batch)` and `loss(batch, ...)` for
+the loop of train.py; `tensors()`, `shapes()` and `load_tensors()` for its file. No Jittor starts here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from medusa_core import checkpoint, files, runtime
+from medusa_core.config import ConfigError, HeadsConfig
+
+KINDS = {"medusa": ("medusa_core.heads.medusa", "MedusaHeads")}
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "heads.safetensors"
+
+
+class HeadsError(ValueError):
+    """Heads that do not exist, or do not fit their base model or their tree."""
+
+
+def folder_of_names() -> Path:
+    """Return the folder whose subfolders are the shipped heads."""
+    return runtime.ARTIFACTS / "heads"
+
+
+def available() -> list[str]:
+    """Return the names that `load` resolves, sorted."""
+    return sorted(path.parent.name for path in folder_of_names().glob(f"*/{CONFIG_FILE}"))
+
+
+def resolve(name_or_folder) -> Path:
+    """Return the folder of heads given by name or by path; HeadsError lists the names when there is none."""
+    for folder in (folder_of_names() / str(name_or_folder), Path(name_or_folder)):
+        if (folder / CONFIG_FILE).is_file():
+            return folder
+    raise HeadsError(
+        f"no heads called {str(name_or_folder)!r}: neither a folder with a {CONFIG_FILE} nor a name "
+        f"under {folder_of_names()} ({', '.join(available()) or 'none yet'}); "
+        "`python -m medusa_core.train` makes some"
+    )
+
+
+def read_config(folder) -> HeadsConfig:
+    """Read a heads folder's config.json; raises ConfigError naming the file when it is malformed."""
+    path = Path(folder) / CONFIG_FILE
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: not JSON ({error})") from None
+    return HeadsConfig.from_dict(raw, where=str(path))
+
+
+def kind(name: str):
+    """Return the class of a kind of heads; raises HeadsError listing the kinds when it is unknown."""
+    if name not in KINDS:
+        raise HeadsError(f"heads of kind {name!r} are unknown: expected one of {', '.join(sorted(KINDS))}")
+    module, cls = KINDS[name]
+    return getattr(importlib.import_module(module), cls)
+
+
+def create(config: HeadsConfig, base, draft_ids=None, where: str = "heads"):
+    """Return untrained heads for `base`, whose logits equal the base's own over the tokens they cover.
+
+    draft_ids (v,) int32: the draft vocabulary, ascending, with output "draft" only. Raises HeadsError, naming
+    `where`, when they do not fit the base.
+    """
+    _check_base(config, base, where)
+    if (draft_ids is None) != (config.output != "draft"):
+        raise HeadsError(f'draft_ids go with output "draft", and only there; output is {config.output!r}')
+    rows = np.arange(config.vocab_size) if draft_ids is None else np.asarray(draft_ids)
+    inside = rows.min() >= 0 and rows.max() < config.vocab_size
+    if len(rows) != config.output_size or not inside or (np.diff(rows) < 1).any():
+        wanted = f"{config.output_size} different token ids below {config.vocab_size}"
+        raise HeadsError(f"{where}: draft_ids must be {wanted}, ascending")
+    return kind(config.kind)(config, base.lm_head_rows(rows.astype(np.int32)), draft_ids)
+
+
+def load(name_or_folder, base):
+    """Return trained heads for `base`, by shipped name or by folder.
+
+    Raises HeadsError when there are none or they belong to another base, ConfigError for a bad config.json,
+    and CheckpointError naming the file and every tensor that is missing, unexpected or misshapen.
+    """
+    folder = resolve(name_or_folder)
+    config = read_config(folder)
+    path = folder / WEIGHTS_FILE
+    tensors, _ = checkpoint.load(path)
+    # All shapes before the heads are built: a wrong draft vocabulary would fail less clearly there.
+    checkpoint.require(tensors, kind(config.kind).shapes(config), str(path))
+    heads = create(config, base, tensors.get("draft_ids"), str(path))
+    heads.load_tensors(tensors)
+    return heads
+
+
+def save(folder, heads, header: dict | None = None) -> None:
+    """Write heads to a folder that `load` reads; `header` (JSON) says how they were trained."""
+    folder = Path(folder)
+    checkpoint.save(folder / WEIGHTS_FILE, heads.tensors(), header or {})
+    # Last, because it is what makes the folder count as heads.
+    files.write_json(folder / CONFIG_FILE, heads.config.to_dict())
+
+
+def _check_base(config: HeadsConfig, base, where: str) -> None:
+    for name in ("hidden_size", "vocab_size"):
+        have, want = getattr(config, name), getattr(base.config, name)
+        if have != want:
+            raise HeadsError(
+                f"{where}: made for a base model with {name} {have} ({config.base_model or 'unnamed'}), "
+                f"but this base has {want}; load the heads with the base they were trained on"
+            )

@@ -1,0 +1,132 @@
+"""Medusa heads: K independent guesses of tokens 2..K+1 ahead from one hidden state (Medusa paper, 2.1)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from medusa_core import runtime
+from medusa_core.config import HeadsConfig
+from medusa_core.losses import OUTSIDE, medusa1_loss
+from medusa_core.tree import check_depth
+
+runtime.start()
+import jittor as jt
+
+from medusa_core.kernels.grouped_linear import grouped_linear
+
+
+class MedusaHeads(jt.Module):
+    """K heads of L residual blocks x + SiLU(W x + b), then an own, shared or restricted LM head.
+
+    W and b start at zero, so untrained heads give the base's own logits. Blocks are stored by layer, all
+    heads together: weight{l} (K, d, d), bias{l} (K, d), float32. Attributes with a leading underscore are
+    frozen: Jittor does not list them as parameters, so they are neither trained nor saved.
+    """
+
+    def __init__(self, config: HeadsConfig, lm_head: np.ndarray, draft_ids=None):
+        """lm_head (v, d) float32: the base's LM head, its rows `draft_ids` (v,) when those are given."""
+        self.config = config
+        heads, d = config.num_heads, config.hidden_size
+        if lm_head.shape != (config.output_size, d):
+            raise ValueError(f"lm_head has shape {lm_head.shape}, expected {(config.output_size, d)}")
+        self._lm_head = jt.array(np.ascontiguousarray(lm_head, np.float32)).stop_grad()
+        self._draft_ids = None if draft_ids is None else np.asarray(draft_ids, np.int32)
+        for layer in range(config.num_layers):
+            setattr(self, f"weight{layer}", jt.zeros((heads, d, d)))
+            setattr(self, f"bias{layer}", jt.zeros((heads, d)))
+        if config.output == "own":
+            self.lm_head = jt.array(np.tile(lm_head.astype(np.float32), (heads, 1, 1)))
+
+    def execute(self, hidden):
+        """Logits (K, N, v) of hidden states (N, d); head k (from 0) guesses the token k + 2 places on."""
+        positions, d = hidden.shape
+        heads = self.config.num_heads
+        x = hidden.reshape((1, positions, d))
+        for layer in range(self.config.num_layers):
+            weight, bias = getattr(self, f"weight{layer}"), getattr(self, f"bias{layer}")
+            x = x + jt.nn.silu(grouped_linear(x, weight) + bias.reshape((heads, 1, d)))  # (K, N, d)
+        if self.config.output == "own":
+            return grouped_linear(x, self.lm_head)
+        # One product for all heads: 2-D, so that it goes through oneDNN.
+        return jt.nn.linear(x.reshape((heads * positions, d)), self._lm_head).reshape((heads, positions, -1))
+
+    def loss(self, batch, counts, decay: float, teacher_weight: float):
+        """Medusa-1 loss of a `hidden.Batch`; counts (K,) as in `medusa1_loss`. Returns HeadLoss."""
+        teacher = self.base_logits(jt.array(batch.teacher_hidden)) if teacher_weight else None
+        logits, targets = self(jt.array(batch.hidden)), self.targets(batch)
+        return medusa1_loss(logits, targets, decay, counts, teacher, batch.teacher_row, teacher_weight)
+
+    def targets(self, batch) -> np.ndarray:
+        """Return (K, N) int32 what the heads should guess, as indices of their logits (see losses.py)."""
+        return self.to_draft(batch.tokens[1:])
+
+    def base_logits(self, hidden):
+        """The base's logits (m, v) of hidden states (m, d), over the heads' vocabulary."""
+        with jt.no_grad():
+            return jt.nn.linear(hidden, self._lm_head)
+
+    def to_draft(self, tokens: np.ndarray) -> np.ndarray:
+        """Map token ids to indices of the logits: OUTSIDE where there is none, negative values stay."""
+        if self._draft_ids is None:
+            return tokens.astype(np.int32)
+        index = np.full(self.config.vocab_size, OUTSIDE, np.int32)
+        index[self._draft_ids] = np.arange(len(self._draft_ids), dtype=np.int32)
+        return np.where(tokens >= 0, index[np.maximum(tokens, 0)], tokens).astype(np.int32)
+
+    def draft(self, hidden, token: int, tree):
+        """Fill a tree with guesses from the last hidden state (d,), a jt.Var or NumPy array.
+
+        Returns tokens (n,) int32, the root being `token`, and logprob (n,) float32 of each node given its
+        parent. Raises TreeError when the tree is deeper than there are heads.
+        """
+        check_depth(tree, self.config.num_heads)
+        logits = self.head_logits(hidden)
+        tokens = np.full(tree.size, token, np.int32)
+        logprob = np.zeros(tree.size, np.float32)
+        for depth in range(1, tree.max_depth + 1):
+            nodes = np.flatnonzero(tree.depth == depth)
+            best, value = top_logprobs(logits[depth - 1], int(tree.rank[nodes].max()) + 1)
+            ids = best if self._draft_ids is None else self._draft_ids[best]
+            tokens[nodes] = ids[tree.rank[nodes]]
+            logprob[nodes] = value[tree.rank[nodes]]
+        return tokens, logprob
+
+    def head_logits(self, hidden) -> np.ndarray:
+        """Logits (K, v) float32 of one hidden state (d,)."""
+        with jt.no_grad():
+            return self(jt.array(hidden).reshape((1, -1))).numpy()[:, 0]
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return what the heads' file holds, under the names of `shapes`."""
+        tensors = {name: value.numpy() for name, value in self.state_dict().items()}
+        return tensors if self._draft_ids is None else {**tensors, "draft_ids": self._draft_ids}
+
+    def load_tensors(self, tensors: dict[str, np.ndarray]) -> None:
+        """Set every parameter from checked tensors."""
+        for name, parameter in self.state_dict().items():
+            parameter.assign(jt.array(tensors[name].astype(np.float32)))
+
+    @staticmethod
+    def shapes(config: HeadsConfig) -> dict[str, tuple[int, ...]]:
+        """Return name and shape of every tensor in the file of heads with this config."""
+        heads, d = config.num_heads, config.hidden_size
+        shapes = {}
+        for layer in range(config.num_layers):
+            shapes |= {f"weight{layer}": (heads, d, d), f"bias{layer}": (heads, d)}
+        if config.output == "own":
+            shapes["lm_head"] = (heads, config.vocab_size, d)
+        if config.output == "draft":
+            shapes["draft_ids"] = (config.draft_vocab_size,)
+        return shapes
+
+
+def top_logprobs(logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return indices and log-probabilities of the k largest of logits (v,), best first, ties by index."""
+    if k > len(logits):
+        raise ValueError(f"the tree ranks {k} tokens but the heads know {len(logits)}")
+    top = logits.max()
+    norm = top + np.log(np.exp(logits - top).sum())
+    # All values as large as the k-th, so that equal ones do not compete by chance.
+    candidates = np.flatnonzero(logits >= np.partition(logits, -k)[-k])
+    best = candidates[np.argsort(-logits[candidates], kind="stable")[:k]]
+    return best, logits[best] - norm
