@@ -96,7 +96,7 @@ def test_typed_choices_draw_their_tree():
         ("[[0], [1, 0]]", "path [1, 0] has no parent: add [1] to the tree"),
         ("[[0], [0]]", "path [0] is given twice"),
         ("[[0], [1.5]]", "rank 1.5 is not a whole number"),
-        ("[[0], ", "not a list of paths (at character 7)"),
+        ("[[0], ", "not a list of paths (character 7)"),
         ("7", "Write a list of paths"),
         ("[0]", "path 0 is not a list of ranks"),
         ('["<img src=x>"]', "&lt;img src=x&gt;"),
