@@ -1,4 +1,4 @@
-"""Figures hold the numbers they are given: cells, hover texts, bars and curves are checked against the data."""
+"""Figures hold the numbers they are given: cells, hover texts, bars and curves against the data."""
 
 import json
 
@@ -32,7 +32,7 @@ def test_mask_cells_letters_and_hovers_say_the_reason():
         assert (cells.z[query][key] < 4) == mask[query, key]
         assert f"<br>{why}, {'open' if mask[query, key] else 'closed'}: " in cells.hovertext[query][key]
     # query 0.0 (row 3): t0, t1, root, 0, 1, 0.0, 0.1
-    assert cells.text[3] == ("P", "P", "A", "A", "", "S", "")
+    assert list(cells.text[3]) == ["P", "P", "A", "A", "", "S", ""]
     assert cells.hovertext[3][4] == (
         "query 0.0 at position 4 (sees 5 keys)<br>key 1 at position 3<br>"
         "sibling branch, closed: the key is on another branch, a guess that competes with the query's"
@@ -123,21 +123,11 @@ def test_impossible_mask_states_are_refused(state, message):
 
 
 def test_unrolled_batch_counts_the_rows_that_the_tree_saves():
-    # Paths root-0-0.0, root-0-0.1, root-1: 3 + 3 + 2 rows, of which root (twice) and 0 (once) are repeats.
-    assert (
-        unrolled_rows(TREE)
-        == [
-            (0, 0, False),
-            (0, 2, False),
-            (1, 0, True),
-            (1, 1, False),
-            (1, 3, False),
-            (2, 0, True),
-            (2, 1, True),
-            (2, 4, False),
-        ]
-        or sum(repeated for _, _, repeated in unrolled_rows(TREE)) == 3
-    )
+    # (path, node, repeated) of root-1, root-0-0.0, root-0-0.1: root comes twice too often and 0 once
+    first, second, third = [(0, 0), (0, 2)], [(1, 0), (1, 1), (1, 3)], [(2, 0), (2, 1), (2, 4)]
+    repeated = [(1, 0), (2, 0), (2, 1)]
+    expected = [(*row, row in repeated) for row in first + second + third]
+    assert unrolled_rows(TREE) == expected
     figure = plots.fig_unrolled(TREE)
     assert "saves 3 of 8 rows" in figure.layout.title.text
     unrolled, packed = np.array(heatmap(figure).z), np.array(heatmap(figure, 1).z)
