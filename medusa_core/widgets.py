@@ -65,7 +65,7 @@ def summary_mask(tree: Tree, stage: str = "tree step", past: int = 4, padding: i
 
 
 class MaskExplorer:
-    """Controls and the two figures that they drive; `explore_mask` shows it.
+    """Controls and the two figures that they drive; see `explore_mask`.
 
     mask_figure and unrolled_figure always hold what is shown; message says what is wrong with the input, or
     nothing. While the input is wrong the figures stay as they were.
@@ -140,6 +140,8 @@ class MaskExplorer:
         self._handles["unrolled"] = display(self.unrolled_figure, display_id=True)
         print(self.summary)
 
+    _ipython_display_ = show
+
     def _redraw(self, name: str, figure: go.Figure) -> None:
         if handle := self._handles.get(name):
             handle.update(figure)
@@ -159,7 +161,8 @@ class MaskExplorer:
 
 
 def explore_mask() -> MaskExplorer:
-    """Show the mask explorer: who may look at whom in training, prefill, a cached step and a tree step."""
-    explorer = MaskExplorer()
-    explorer.show()
-    return explorer
+    """The mask explorer: who may look at whom in training, prefill, a cached step and a tree step.
+
+    It shows itself as the last value of a notebook cell; anywhere else call its `show`.
+    """
+    return MaskExplorer()

@@ -132,6 +132,8 @@ def test_explorer_shows_figures_and_one_line_without_a_front_end(capsys, monkeyp
     shown = []
     monkeypatch.setattr(widgets, "display", lambda value, **options: shown.append((value, options)))
     explorer = widgets.explore_mask()
+    assert not shown
+    explorer._ipython_display_()  # what a notebook calls for the last value of a cell
     assert capsys.readouterr().out == summary_mask(widgets.PRESETS["searched, 8 nodes"]) + "\n"
     assert [value for value, _ in shown] == [
         explorer.controls,
@@ -153,6 +155,7 @@ def test_a_change_replaces_the_displayed_figures(monkeypatch):
     shown = iter(handles)
     monkeypatch.setattr(widgets, "display", lambda value, **options: next(shown))
     explorer = widgets.explore_mask()
+    explorer.show()
     explorer.past.value = 6
     assert handles[1].updates == [explorer.mask_figure]
     assert handles[2].updates == []  # the past does not change it
