@@ -67,8 +67,8 @@ def summary_mask(tree: Tree, stage: str = "tree step", past: int = 4, padding: i
 class MaskExplorer:
     """Controls and the two figures that they drive; see `explore_mask`.
 
-    mask_figure and unrolled_figure always hold what is shown; message says what is wrong with the input, or
-    nothing. While the input is wrong the figures stay as they were.
+    mask_figure and unrolled_figure always hold what is shown, summary says it in a line; message says what is
+    wrong with the input, or nothing. While the input is wrong, figures and summary stay as they were.
     """
 
     def __init__(self):
@@ -98,15 +98,6 @@ class MaskExplorer:
         """The chosen tree. Raises ChoicesError when the typed one is none."""
         return parse_choices(self.typed.value) if self.preset.value == TYPED else PRESETS[self.preset.value]
 
-    @property
-    def summary(self) -> str:
-        """The line of `summary_mask` for the chosen state."""
-        return summary_mask(self.tree, self.stage.value, self.past.value, self._padding)
-
-    @property
-    def _padding(self) -> int:
-        return self.padding.value if self.stage.value == "training" else 0
-
     def update(self) -> None:
         """Draw the chosen state, or say what is wrong with it."""
         if self._updating:
@@ -120,14 +111,11 @@ class MaskExplorer:
             self.message.value = f'<b role="alert">{html.escape(str(error))}</b>'
             return
         self.message.value = ""
-        state = {
-            "stage": self.stage.value,
-            "past": self.past.value,
-            "length": LENGTH,
-            "padding": self._padding,
-        }
-        self._offer_rows(mask_view(tree, **state).rows)
-        self.mask_figure = fig_mask(tree, **state, locked_row=self.locked.value)
+        padding = self.padding.value if self.stage.value == "training" else 0
+        state = {"stage": self.stage.value, "past": self.past.value, "padding": padding}
+        self.summary = summary_mask(tree, **state)
+        self._offer_rows(mask_view(tree, **state, length=LENGTH).rows)
+        self.mask_figure = fig_mask(tree, **state, length=LENGTH, locked_row=self.locked.value)
         self._redraw("mask", self.mask_figure)
         if tree.choices != self._unrolled:  # the larger figure, which a slider does not change
             self.unrolled_figure, self._unrolled = fig_unrolled(tree), tree.choices

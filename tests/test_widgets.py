@@ -106,10 +106,10 @@ def test_typed_choices_draw_their_tree():
 def test_wrong_choices_give_a_message_and_leave_the_figure(text, message):
     explorer = MaskExplorer()
     explorer.preset.value = widgets.TYPED
-    before = cells(explorer.mask_figure)
+    before, summary = cells(explorer.mask_figure), explorer.summary
     explorer.typed.value = text
     assert message in explorer.message.value and "<img" not in explorer.message.value
-    assert np.array_equal(cells(explorer.mask_figure), before)
+    assert np.array_equal(cells(explorer.mask_figure), before) and explorer.summary == summary
     explorer.typed.value = "[[0]]"
     assert explorer.message.value == ""
     assert cells(explorer.mask_figure).shape == (2, 6)
