@@ -1,4 +1,4 @@
-"""Writing files so that a crash or a full disk leaves either the old file or the new one, never half of one."""
+"""Writing files so that a crash or a full disk leaves the old file or the new one, and whole lines."""
 
 from __future__ import annotations
 
@@ -40,10 +40,43 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 
 def write_json(path: Path | str, value: object) -> None:
-    """Write `value` as indented JSON in one atomic step; NaN and infinity are errors, since JSON has neither."""
+    """Write `value` as indented JSON in one atomic step; NaN and infinity, which JSON lacks, are errors."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def append_line(path: Path | str, row: dict) -> None:
+    """Append `row` as one JSON line that is on disk when this returns; `finished_lines` reads them back."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def finished_lines(path: Path | str) -> list[dict]:
+    """Rows of a file that `append_line` made, none if absent; a last line cut short is removed from it.
+
+    Raises ValueError naming file and line when an earlier line is damaged.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        os.truncate(path, len(whole))
+    rows = []
+    for number, line in enumerate(whole.split(b"\n")[:-1], 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(
+                f"{path}:{number}: not valid JSON ({error}); remove this line or the file"
+            ) from None
+    return rows
 
 
 def _sync(path: Path) -> None:

@@ -1,0 +1,167 @@
+"""Answering one prompt, plainly or with Medusa: the answers file, the benchmark and the notebooks call it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from medusa_core import decode, heads, runtime, text, tree
+from medusa_core.trace import Trace
+from medusa_core.tree import Tree, TreeError
+
+ACCEPTANCE = ("greedy", "typical", "exact")
+WARM_UP = ("Name three colours.",)
+PHASES = ("verify", "accept", "commit", "draft")
+
+
+class SettingsError(ValueError):
+    """Settings that contradict each other, or a prompt that cannot be answered with them."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to continue a prompt; epsilon and delta are typical acceptance's.
+
+    Plain decoding samples whenever the temperature is above 0, whatever the acceptance.
+    """
+
+    max_new_tokens: int
+    acceptance: str = "greedy"
+    temperature: float = 0.0
+    epsilon: float = 0.09
+    delta: float = 0.3
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.max_new_tokens < 1:
+            raise SettingsError(
+                f"max_new_tokens is {self.max_new_tokens}; at least 1 token must be asked for"
+            )
+        if self.acceptance not in ACCEPTANCE:
+            raise SettingsError(
+                f"acceptance {self.acceptance!r} is unknown: expected one of {', '.join(ACCEPTANCE)}"
+            )
+        if not 0 <= self.temperature < float("inf"):
+            raise SettingsError(f"temperature is {self.temperature}; expected 0 or a positive number")
+        if self.temperature > 0 and self.acceptance == "greedy":
+            raise SettingsError(
+                f"greedy acceptance takes the likeliest token, but the temperature is {self.temperature}: "
+                "use temperature 0, or acceptance typical or exact"
+            )
+        if self.temperature == 0 and self.acceptance != "greedy":
+            raise SettingsError(
+                f"{self.acceptance} acceptance samples, but the temperature is 0: "
+                "use a temperature above 0, or acceptance greedy"
+            )
+
+
+def answer(base, drafter, draft_tree: Tree | None, prompt_ids: Sequence[int], settings: Settings) -> Trace:
+    """Continue a prompt with `drafter` guessing ahead along `draft_tree`, or plainly where `drafter` is None.
+
+    Returns the trace, its texts left empty; prefill is the time to the first token.
+    Raises SettingsError for an empty prompt or one that leaves no room in the context, TreeError for a tree
+    deeper than the heads.
+    """
+    check_prompt(prompt_ids, base.config.max_position_embeddings)
+    begin = time.perf_counter()
+    if drafter is None:
+        generator = decode.plain(
+            base, prompt_ids, settings.max_new_tokens, temperature=settings.temperature, seed=settings.seed
+        )
+        choices = ()
+    else:
+        tree.check_depth(draft_tree, drafter.config.num_heads)
+        generator = decode.medusa(base, drafter, draft_tree, prompt_ids, **asdict(settings))
+        choices = draft_tree.choices
+    steps, prefill = [], 0.0
+    for step in generator:
+        if not steps:
+            prefill = time.perf_counter() - begin
+        steps.append(step)
+    return Trace(list(prompt_ids), steps, choices, asdict(settings), prefill)
+
+
+def prompt(tokenizer, turns: Sequence[str]) -> list[int]:
+    """Token ids of a chat whose user and assistant turns alternate, up to where the next answer begins."""
+    # Templates refuse empty turns, but a model may answer with its end token at once.
+    messages = [
+        {
+            "role": "assistant" if index % 2 else "user",
+            "content": turn if turn.strip() or not index % 2 else "...",
+        }
+        for index, turn in enumerate(turns)
+    ]
+    return text.chat_ids(tokenizer, messages)
+
+
+def check_prompt(prompt_ids: Sequence[int], context: int) -> None:
+    """Raise SettingsError unless the prompt has a token and leaves room for another."""
+    if not len(prompt_ids):
+        raise SettingsError("the prompt is empty; it needs at least one token")
+    if len(prompt_ids) >= context:
+        raise SettingsError(
+            f"the prompt has {len(prompt_ids)} tokens, but the model's context holds {context}: shorten it"
+        )
+
+
+def measures(trace: Trace) -> dict:
+    """A trace in numbers: tokens, steps, seconds of each phase, how many steps gave 1, 2, ... tokens.
+
+    The first step is the prompt's own forward, which gives one token; it is counted in tokens and steps, and
+    left out of the histogram.
+    """
+    times = {phase: sum(step.times.get(phase, 0.0) for step in trace.steps) for phase in PHASES}
+    produced = Counter(len(step.tokens) for step in trace.steps[1:])
+    return {
+        "tokens": len(trace.tokens),
+        "steps": len(trace.steps),
+        "times": {"prefill": trace.prefill, **times},
+        "tokens_per_step_histogram": {str(count): produced[count] for count in sorted(produced)},
+    }
+
+
+def turn_seed(seed: int, question_id: int | str, turn: int) -> int:
+    """A turn's own seed: a run that was interrupted draws the same numbers as one that was not."""
+    digest = hashlib.sha256(f"{seed}/{question_id}/{turn}".encode()).digest()
+    return int.from_bytes(digest[:4], "little") >> 1
+
+
+def find_tree(name: str, heads_folder: Path) -> Tree:
+    """Return the tree "auto" (tree.json beside the heads), of a file, named in artifacts/trees, or chain-N.
+
+    Raises TreeError saying what was looked for.
+    """
+    if name == "auto":
+        path = heads_folder / "tree.json"
+        if not path.is_file():
+            raise TreeError(
+                f"{path}: no such file, so these heads have no tree of their own; name one, e.g. chain-4"
+            )
+        return tree.load(path)
+    if Path(name).is_file():
+        return tree.load(name)
+    shipped = {path.stem: path for path in sorted((runtime.ARTIFACTS / "trees").glob("*.*"))}
+    if name in shipped:
+        return tree.load(shipped[name])
+    if chain := re.fullmatch(r"chain-(\d+)", name):
+        return tree.chain(int(chain[1]))
+    names = ", ".join(["auto", *shipped, "chain-N"])
+    raise TreeError(f"no tree called {name!r}: it is neither a file nor one of {names}")
+
+
+def load_drafter(name: str, tree_name: str, base):
+    """Return the drafter and tree of `--heads NAME --tree NAME`, (None, None) for heads "none".
+
+    Raises HeadsError or TreeError when there are none, or when the tree is deeper than the heads.
+    """
+    if name == "none":
+        return None, None
+    draft_tree = find_tree(tree_name, heads.resolve(name))
+    drafter = heads.load(name, base)
+    tree.check_depth(draft_tree, drafter.config.num_heads)
+    return drafter, draft_tree

@@ -1,0 +1,225 @@
+"""Answers as files: questions in, one JSON line of answers a question out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from medusa_core import answers, data, heads, text
+from medusa_core.answers import Settings, SettingsError
+from medusa_core.files import append_line, finished_lines, write_json
+from medusa_core.model_folder import sha256
+
+EPILOG = """\
+Every line of OUT is {"question_id", "choices": [{"index", "turns", "token_ids", "prompt_tokens",
+"new_tokens", "steps", "wall_time"}]} with one entry a turn in each list. wall_time is in seconds and
+includes the prompt's forward, but neither loading nor the warm-up. The second turn's prompt holds the
+first turn and its answer.
+
+OUT.settings.json, written beside OUT, holds the settings. The same command goes on after an interruption.
+
+examples:
+  python -m medusa_core.generate --questions artifacts/data/questions.jsonl --out plain.jsonl
+  python -m medusa_core.generate --heads medusa1 --questions q.jsonl --out typical.jsonl \\
+      --temperature 0.7 --acceptance typical
+"""
+
+
+def generate(
+    base, tokenizer, drafter, tree, questions: Sequence[Mapping], settings: Settings, turns: int, out: Path
+):
+    """Answer the questions that `out` does not have yet and append a line for each, safe on disk one by one.
+
+    turns: answer at most this many turns of a question. Raises SettingsError naming question and turn when a
+    prompt does not fit the model.
+    """
+    finished = finished_questions(out)
+    todo = [question for question in questions if question["question_id"] not in finished]
+    if not todo:
+        return
+    warm_up = answers.prompt(tokenizer, answers.WARM_UP)
+    answers.answer(base, drafter, tree, warm_up, replace(settings, max_new_tokens=8))
+    for question in tqdm(todo, desc="questions", initial=len(finished), total=len(finished) + len(todo)):
+        choice = _answer_turns(base, tokenizer, drafter, tree, question, settings, turns)
+        append_line(out, {"question_id": question["question_id"], "choices": [{"index": 0, **choice}]})
+
+
+def _answer_turns(base, tokenizer, drafter, tree, question: Mapping, settings: Settings, turns: int) -> dict:
+    keys = ("turns", "token_ids", "prompt_tokens", "new_tokens", "steps", "wall_time")
+    choice: dict[str, list] = {key: [] for key in keys}
+    history: list[str] = []
+    for turn, asked in enumerate(question["turns"][:turns], 1):
+        history.append(asked)
+        ids = answers.prompt(tokenizer, history)
+        seed = answers.turn_seed(settings.seed, question["question_id"], turn)
+        begin = time.perf_counter()
+        try:
+            trace = answers.answer(base, drafter, tree, ids, replace(settings, seed=seed))
+        except SettingsError as error:
+            raise SettingsError(f"question {question['question_id']}, turn {turn}: {error}") from None
+        seconds = time.perf_counter() - begin
+        reply = tokenizer.decode(trace.tokens, skip_special_tokens=True)
+        history.append(reply)
+        values = (reply, trace.tokens, len(ids), len(trace.tokens), len(trace.steps), round(seconds, 6))
+        for key, value in zip(keys, values, strict=True):
+            choice[key].append(value)
+    return choice
+
+
+# ---------------------------------------------------------------- going on after an interruption
+
+
+def finished_questions(out: Path) -> set:
+    """Ids of the questions in an answers file; a last line that was cut short is removed from the file.
+
+    Raises DataError naming the line when an earlier one is no answer.
+    """
+    finished = set()
+    for number, row in enumerate(finished_lines(out), 1):
+        if not isinstance(row, dict) or "question_id" not in row:
+            raise data.DataError(f"{out}:{number}: not an answer: remove the line or choose another --out")
+        finished.add(row["question_id"])
+    return finished
+
+
+def settings_file(out: Path) -> Path:
+    """Where the settings of an answers file stand."""
+    return out.with_name(out.name + ".settings.json")
+
+
+def check_settings(out: Path, settings: dict) -> None:
+    """Raise SettingsError naming what differs when `out` was begun with other settings than these."""
+    if not out.exists():
+        return
+    recorded = settings_file(out)
+    if not recorded.exists():
+        raise SettingsError(
+            f"{out} exists, but {recorded.name} does not, so it cannot be continued: choose another --out"
+        )
+    before = json.loads(recorded.read_text(encoding="utf-8"))
+    differ = [
+        f"{key} was {json.dumps(before.get(key))} and is now {json.dumps(settings.get(key))}"
+        for key in sorted(before.keys() | settings.keys())
+        if before.get(key) != settings.get(key)
+    ]
+    if differ:
+        raise SettingsError(f"{out} was begun with other settings: {'; '.join(differ)}. Choose another --out")
+
+
+# ---------------------------------------------------------------- command line
+
+
+def parser() -> argparse.ArgumentParser:
+    cli = argparse.ArgumentParser(
+        prog="python -m medusa_core.generate",
+        description="Answer a file of questions with a base model, plainly or sped up by draft heads.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    cli.add_argument(
+        "--model", default="embedded", help='"embedded" or a converted model folder (default: %(default)s)'
+    )
+    cli.add_argument(
+        "--heads", default="none", help='"none", "list", a shipped name or a folder (default: %(default)s)'
+    )
+    cli.add_argument(
+        "--tree",
+        default="auto",
+        help='"auto" (beside the heads), a name in artifacts/trees, chain-N or a file (default: %(default)s)',
+    )
+    cli.add_argument(
+        "--questions", type=Path, help="MT-bench .jsonl, or a ShareGPT file whose human turns are asked"
+    )
+    cli.add_argument("--limit", type=int, help="answer only the first N questions")
+    cli.add_argument(
+        "--turns", type=int, choices=(1, 2), default=2, help="turns of each question (default: %(default)s)"
+    )
+    cli.add_argument(
+        "--max-new-tokens", type=int, default=256, help="length limit of an answer (default: %(default)s)"
+    )
+    cli.add_argument(
+        "--temperature", type=float, default=0.0, help="0 takes the likeliest token (default: %(default)s)"
+    )
+    cli.add_argument(
+        "--acceptance",
+        choices=answers.ACCEPTANCE,
+        help="which guesses count (default: greedy at temperature 0, typical above)",
+    )
+    cli.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float32"),
+        default="bfloat16",
+        help="of the weights (default: %(default)s)",
+    )
+    cli.add_argument("--seed", type=int, default=0, help="of the sampling (default: %(default)s)")
+    cli.add_argument("--out", type=Path, help="answers file to write or to continue, .jsonl")
+    return cli
+
+
+def main(arguments: list[str] | None = None) -> int:
+    cli = parser()
+    options = cli.parse_args(arguments)
+    if options.heads == "list":
+        print("\n".join(heads.available()) or f"no heads in {heads.folder_of_names()}")
+        return 0
+    if not options.questions or not options.out:
+        cli.error("--questions FILE and --out FILE are needed")
+    try:
+        _run(options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            f"\nInterrupted. Finished answers are in {options.out}; the same command goes on.",
+            file=sys.stderr,
+        )
+        return 130
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    acceptance = options.acceptance or ("typical" if options.temperature else "greedy")
+    settings = Settings(options.max_new_tokens, acceptance, options.temperature, seed=options.seed)
+    if options.limit is not None and options.limit < 1:
+        raise SettingsError(f"--limit is {options.limit}; at least 1 question must be asked")
+    questions = list(data.read_questions(options.questions))[: options.limit]
+    recorded = record(options, settings)
+    check_settings(options.out, recorded)
+    if finished_questions(options.out) >= {question["question_id"] for question in questions}:
+        print(f"{options.out} is complete.")
+        return
+
+    from medusa_core import llama  # starts Jittor: after the checks that need no model
+
+    base = llama.load(options.model, options.dtype)
+    drafter, tree = answers.load_drafter(options.heads, options.tree, base)
+    tokenizer = text.load_tokenizer(base.folder)
+    write_json(settings_file(options.out), recorded)
+    generate(base, tokenizer, drafter, tree, questions, settings, options.turns, options.out)
+    print(f"{len(questions)} questions answered in {options.out}.")
+
+
+def record(options: argparse.Namespace, settings: Settings) -> dict:
+    """All that decides what an answer line says: settings, questions, heads and tree by content."""
+    recorded = {**asdict(settings), "model": options.model, "dtype": options.dtype, "turns": options.turns}
+    recorded["questions_sha256"] = sha256(options.questions)
+    recorded["heads"] = options.heads
+    if options.heads != "none":
+        folder = heads.resolve(options.heads)
+        recorded["heads_sha256"] = sha256(folder / heads.WEIGHTS_FILE)
+        recorded["tree"] = [list(path) for path in answers.find_tree(options.tree, folder).choices]
+    elif options.tree != "auto":
+        raise SettingsError(f"--tree {options.tree} needs heads that draft along it: give --heads NAME")
+    return recorded
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,335 @@
+"""The benchmark: layout, arithmetic against numbers worked out by hand, resume, and what counts as equal."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fake_decoding import FakeBase, FakeDrafter, tokenizer
+
+from medusa_core import bench, files, summary, tree
+from medusa_core.answers import Settings, SettingsError, answer
+from medusa_core.bench import BenchSettings
+from medusa_core.differences import first_difference
+
+TOKENIZER = tokenizer()
+TREE = tree.Tree.from_paths([(0,), (1,), (0, 0), (0, 0, 0)])
+QUESTIONS = [
+    {"question_id": 3, "category": "a", "turns": ["Hello.", "More."]},
+    {"question_id": 1, "category": "b", "turns": ["How many?", "Sure?"]},
+    {"question_id": 8, "category": "a", "turns": ["Once."]},
+]
+SETTINGS = BenchSettings(heads="fake", max_new_tokens=20, turns=2, repeats=3)
+
+
+def run(questions=QUESTIONS, settings=SETTINGS, base=None, skill=0.7, **more):
+    base = base or FakeBase()
+    return bench.run(
+        base, FakeDrafter(base, skill=skill), TREE, questions, settings, TOKENIZER, progress=False, **more
+    )
+
+
+def without_times(result):
+    """What a result says apart from the clock."""
+    return [
+        [
+            {key: sample[key] for key in ("question_id", "turn", "token_ids", "text", "steps")}
+            for sample in each["samples"]
+        ]
+        for each in result["runs"]
+    ]
+
+
+# ---------------------------------------------------------------- layout
+
+
+def test_a_result_holds_every_mode_turn_and_number_and_survives_json():
+    result = json.loads(json.dumps(run(), allow_nan=False))
+    assert result["version"] == 1 and result["config"]["choices"] == [[0], [1], [0, 0], [0, 0, 0]]
+    assert result["config"]["questions"] == QUESTIONS and result["config"]["max_new_tokens"] == 20
+    assert {"cpu", "cores", "threads", "memory_gib", "compiler", "python", "jittor", "numpy"} <= result[
+        "machine"
+    ].keys()
+    assert {"git_commit", "git_dirty"} <= result["machine"].keys()
+    labels = [(each["name"], each["acceptance"], each["temperature"]) for each in result["runs"]]
+    assert labels == [
+        ("plain", "greedy", 0.0),
+        ("plain", "sampling", 0.7),
+        ("fake", "greedy", 0.0),
+        ("fake", "typical", 0.7),
+        ("fake", "exact", 0.7),
+    ]
+    for each in result["runs"]:
+        turns = [(sample["question_id"], sample["category"], sample["turn"]) for sample in each["samples"]]
+        assert turns == [(3, "a", 1), (3, "a", 2), (1, "b", 1), (1, "b", 2), (8, "a", 1)]
+        for sample in each["samples"]:
+            histogram = {int(k): v for k, v in sample["tokens_per_step_histogram"].items()}
+            assert sum(histogram.values()) == sample["steps"] - 1
+            assert (
+                sum(k * v for k, v in histogram.items())
+                == sample["tokens"] - 1
+                == len(sample["token_ids"]) - 1
+            )
+            assert set(sample["times"]) == {"prefill", "verify", "accept", "commit", "draft"}
+            assert sum(sample["times"].values()) <= sample["seconds"]
+            assert len(sample["repeats"]) == 3
+            assert sample["seconds"] == sorted(repeat["seconds"] for repeat in sample["repeats"])[1]
+    assert len(result["summary"]) == 5 and len(result["categories"]) == 10 and result["differences"] == []
+
+
+def test_all_modes_of_a_turn_continue_the_same_prompt():
+    result = run()
+    lengths = [[sample["prompt_tokens"] for sample in each["samples"]] for each in result["runs"]]
+    assert all(own == lengths[0] for own in lengths)
+    first = result["runs"][0]["samples"][0]
+    assert lengths[0][1] == first["prompt_tokens"] + first["tokens"] + len("More.") + 2
+
+
+def test_greedy_and_exact_answers_equal_plain_ones_and_stand_beside_them():
+    result = run()
+    plain, sampled, greedy, _, exact = result["runs"]
+    for own, other in ((greedy, plain), (exact, sampled)):
+        for one, two in zip(own["samples"], other["samples"], strict=True):
+            assert one["token_ids"] == two["token_ids"] and one["plain_text"] == two["text"] == one["text"]
+    assert [row["identical"] for row in result["summary"]] == [None, None, 5, None, None]
+    rows = result["summary"]
+    assert rows[0]["tokens_per_step"] == rows[1]["tokens_per_step"] == 1.0
+    assert rows[2]["tokens_per_step"] > 1.3
+
+
+def test_only_the_modes_asked_for_run():
+    result = run(settings=replace(SETTINGS, acceptance=("greedy",)))
+    assert [(row["name"], row["acceptance"]) for row in result["summary"]] == [
+        ("plain", "greedy"),
+        ("fake", "greedy"),
+    ]
+
+
+# ---------------------------------------------------------------- arithmetic
+
+
+def sample(category, tokens, steps, repeats, ids=(1,)):
+    """A sample whose repeats are (seconds, prefill) of the same tokens."""
+    return {
+        "category": category,
+        "tokens": tokens,
+        "steps": steps,
+        "token_ids": list(ids),
+        "repeats": [{"tokens": tokens, "steps": steps, "seconds": s, "prefill": p} for s, p in repeats],
+    }
+
+
+def two_runs():
+    plain = [
+        sample("a", 11, 11, [(2.0, 1.0), (3.0, 1.0), (7.0, 2.0)], [1, 2]),
+        sample("b", 21, 21, [(4.0, 1.0), (4.0, 1.0), (6.0, 1.0)]),
+    ]
+    fast = [
+        sample("a", 11, 6, [(1.5, 0.5), (1.0, 0.5), (9.0, 1.0)], [1, 3]),
+        sample("b", 21, 8, [(1.5, 0.5), (1.0, 0.5), (9.0, 1.0)]),
+    ]
+    labels = {"acceptance": "greedy", "temperature": 0.0}
+    return [{"name": "plain", **labels, "samples": plain}, {"name": "fast", **labels, "samples": fast}]
+
+
+def test_summary_rows_are_as_worked_out_by_hand():
+    plain, fast = summary.summarise(two_runs())
+    # 32 tokens in 6, 7 and 13 seconds, of which 4, 5 and 10 are for the 30 steps after the prompts.
+    assert plain["tokens_per_second"] == pytest.approx(32 / 7)
+    assert (plain["tokens_per_second_min"], plain["tokens_per_second_max"]) == pytest.approx(
+        (32 / 13, 32 / 6)
+    )
+    assert plain["decode_tokens_per_second"] == pytest.approx(30 / 5)
+    assert plain["step_ms"] == plain["plain_step_ms"] == pytest.approx(5e3 / 30)
+    assert (plain["tokens_per_step"], plain["overhead"], plain["speedup"]) == (1.0, 1.0, 1.0)
+    assert plain["identical"] is None
+    # 32 tokens in 3, 2 and 18 seconds, of which 2, 1 and 16 are for 12 steps that give 30 tokens.
+    assert fast["prompts"] == 2 and fast["tokens"] == 32 and fast["tokens_per_step"] == pytest.approx(2.5)
+    assert fast["tokens_per_second"] == pytest.approx(32 / 3)
+    assert fast["step_ms"] == pytest.approx(2e3 / 12) and fast["plain_step_ms"] == plain["step_ms"]
+    assert fast["overhead"] == pytest.approx(1.0)
+    assert fast["speedup"] == pytest.approx(7 / 3)
+    assert fast["identical"] == 1
+
+
+def test_category_rows_cover_their_own_samples_only():
+    rows = summary.by_category(two_runs())
+    assert [(row["name"], row["category"]) for row in rows] == [
+        ("plain", "a"),
+        ("plain", "b"),
+        ("fast", "a"),
+        ("fast", "b"),
+    ]
+    assert rows[2]["tokens_per_step"] == pytest.approx(2.0) and rows[3]["tokens_per_step"] == pytest.approx(
+        20 / 7
+    )
+    assert rows[2]["speedup"] == pytest.approx((11 / 1.5) / (11 / 3.0))
+
+
+def test_answers_of_one_token_have_no_step_time():
+    runs = [
+        {
+            "name": "plain",
+            "acceptance": "greedy",
+            "temperature": 0.0,
+            "samples": [sample("a", 1, 1, [(0.5, 0.4)])],
+        }
+    ]
+    (row,) = summary.summarise(runs)
+    assert row["tokens_per_second"] == 2.0
+    assert [row[key] for key in ("tokens_per_step", "step_ms", "overhead", "decode_tokens_per_second")] == [
+        None
+    ] * 4
+    assert "-" in summary.table([row]).splitlines()[1]
+
+
+def test_the_table_shows_speed_and_equality():
+    lines = summary.table(summary.summarise(two_runs())).splitlines()
+    assert lines[0].split()[:2] == ["acceptance", "T"] and len(lines) == 3
+    assert lines[2].split() == ["fast", "greedy", "0", "2.50", "10.67", "166.67", "1.00", "2.33", "1/2"]
+
+
+# ---------------------------------------------------------------- differences
+
+
+class Unsteady(FakeBase):
+    """A base whose forwards of several rows behind a prompt are a little off, as if summed otherwise."""
+
+    def __call__(self, ids, positions, mask, cache=None, rows=None):
+        hidden = super().__call__(ids, positions, mask, cache, rows)
+        if np.size(ids) > 1 and cache is not None and cache.length[0]:
+            hidden = hidden + 0.3 * np.sin(np.arange(hidden.shape[-1]))
+        return hidden
+
+
+def test_where_greedy_answers_part_the_two_best_logits_are_recorded():
+    base = Unsteady()
+    result = run(QUESTIONS[:2], replace(SETTINGS, turns=1, repeats=1, acceptance=("greedy",)), base)
+    plain, drafted = result["runs"]
+    unequal = [
+        (a, b) for a, b in zip(plain["samples"], drafted["samples"]) if a["token_ids"] != b["token_ids"]
+    ]
+    assert unequal and result["summary"][1]["identical"] == 2 - len(unequal)
+    for (one, other), row in zip(unequal, result["differences"], strict=True):
+        assert (row["name"], row["question_id"], row["turn"]) == ("fake", one["question_id"], 1)
+        at = row["position"]
+        assert one["token_ids"][:at] == other["token_ids"][:at]
+        assert (row["plain_token"], row["drafted_token"]) == (one["token_ids"][at], other["token_ids"][at])
+        assert row["top_tokens"][0] == row["plain_token"], (
+            "one forward over the text gives what plain decoding gave"
+        )
+        assert row["gap"] == row["top_logits"][0] - row["top_logits"][1] > 0
+
+
+def test_a_shorter_answer_differs_where_it_ends():
+    base = FakeBase()
+    plain = answer(base, None, None, [5, 6], Settings(6)).tokens
+    row = first_difference(base, [5, 6], plain, plain[:4])
+    assert (row["position"], row["plain_token"], row["drafted_token"]) == (4, plain[4], None)
+    assert row["top_tokens"][0] == plain[4]
+
+
+# ---------------------------------------------------------------- interruption
+
+
+class Interrupted(FakeDrafter):
+    """A drafter during whose n-th draft the user presses Ctrl-C."""
+
+    def __init__(self, base, drafts):
+        super().__init__(base)
+        self.left = drafts
+
+    def draft(self, hidden, token, draft_tree):
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+        return super().draft(hidden, token, draft_tree)
+
+
+def test_an_interrupted_benchmark_goes_on_from_its_finished_questions(tmp_path):
+    partial = tmp_path / "results" / "x.partial.jsonl"
+    whole = run()
+    base = FakeBase()
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(
+            base,
+            Interrupted(base, 200),
+            TREE,
+            QUESTIONS,
+            SETTINGS,
+            TOKENIZER,
+            partial=partial,
+            progress=False,
+        )
+    finished = partial.read_text()
+    assert 2 <= finished.count("\n") <= 3, "the header and at least one question, not all"
+    partial.write_text(finished + '{"question_id": 8, "samp')
+    resumed = run(partial=partial)
+    assert without_times(resumed) == without_times(whole)
+    kept = json.loads(finished.splitlines()[1])["samples"][0][0]["repeats"]
+    assert resumed["runs"][0]["samples"][0]["repeats"] == kept, "finished questions are not measured again"
+
+
+def test_another_benchmarks_partial_file_is_refused(tmp_path):
+    partial = tmp_path / "x.partial.jsonl"
+    run(QUESTIONS[:1], partial=partial)
+    for changed in (
+        {"settings": replace(SETTINGS, seed=1)},
+        {"recorded": {"heads_sha256": "0"}},
+        {"questions": QUESTIONS},
+    ):
+        with pytest.raises(
+            SettingsError, match="x.partial.jsonl holds part of a benchmark with other settings"
+        ):
+            run(**{"questions": QUESTIONS[:1], **changed}, partial=partial)
+
+
+# ---------------------------------------------------------------- choice of questions and command line
+
+
+def test_a_limit_takes_questions_from_every_category_in_turn():
+    questions = [{"question_id": i, "category": "aabbbc"[i]} for i in range(6)]
+    chosen = {
+        limit: [q["question_id"] for q in bench.spread(questions, limit)] for limit in (1, 3, 4, 5, None)
+    }
+    assert chosen == {1: [0], 3: [0, 2, 5], 4: [0, 1, 2, 5], 5: [0, 1, 2, 3, 5], None: [0, 1, 2, 3, 4, 5]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--repeats", "0"], "repeats 0"),
+        (["--max-new-tokens", "0"], "max_new_tokens is 0"),
+        (["--temperature", "0"], "exact acceptance samples, but the temperature is 0"),
+        (["--heads", "none"], "name heads"),
+        (["--heads", "nobody"], "no heads called 'nobody'"),
+        (["--limit", "0"], "--limit is 0"),
+        (["--questions", "absent.jsonl"], "absent.jsonl: no such file"),
+    ],
+)
+def test_the_command_line_refuses_before_it_loads_a_model(capsys, arguments, message):
+    assert bench.main(arguments) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ") and message in errors
+
+
+def test_the_command_writes_one_result_file_and_prints_its_table(tmp_path, monkeypatch, capsys):
+    from medusa_core import answers, heads, text
+
+    base = FakeBase()
+    monkeypatch.setattr(bench, "ARTIFACTS", tmp_path)
+    monkeypatch.setattr(bench, "load_base", lambda model, dtype: base)
+    monkeypatch.setattr(answers, "load_drafter", lambda *_: (FakeDrafter(base), TREE))
+    monkeypatch.setattr(text, "load_tokenizer", lambda folder: TOKENIZER)
+    monkeypatch.setattr(heads, "resolve", lambda name: tmp_path)
+    base.folder = tmp_path
+    (tmp_path / heads.WEIGHTS_FILE).write_bytes(b"weights")
+    questions = tmp_path / "q.jsonl"
+    for question in QUESTIONS:
+        files.append_line(questions, question)
+    arguments = ["--questions", questions, "--limit", 2, "--max-new-tokens", 9, "--name", "quick"]
+    assert bench.main(list(map(str, arguments))) == 0
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["quick.json"]
+    result = json.loads((tmp_path / "results" / "quick.json").read_text())
+    assert [q["question_id"] for q in result["config"]["questions"]] == [3, 1]
+    assert capsys.readouterr().out.strip() == summary.table(result["summary"]).strip()

@@ -1,0 +1,41 @@
+"""Files are replaced whole, and lines that were appended come back whole."""
+
+import os
+
+import pytest
+
+from medusa_core.files import append_line, finished_lines, replacing, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "a" / "x.json"
+    write_json(path, {"é": [1, None]})
+    before = path.read_bytes()
+    assert before.decode() == '{\n "é": [\n  1,\n  null\n ]\n}\n'
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    with pytest.raises(ValueError, match="Out of range float"):
+        write_json(path, float("nan"))
+    assert path.read_bytes() == before and os.listdir(path.parent) == ["x.json"]
+
+
+def test_a_line_that_was_cut_short_is_dropped_and_written_again(tmp_path):
+    path = tmp_path / "x.jsonl"
+    assert finished_lines(path) == []
+    rows = [{"n": 1, "text": "a\u2028b"}, {"n": 2, "text": "ü" * 20}]
+    for row in rows:
+        append_line(path, row)
+    whole = path.read_bytes()
+    for cut in (1, 10, 25):  # the last cuts a character of two bytes in half
+        path.write_bytes(whole[:-cut])
+        assert finished_lines(path) == rows[:1]
+        append_line(path, rows[1])
+        assert path.read_bytes() == whole
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"n": 1}\n\xff\n')
+    with pytest.raises(ValueError, match=r"x\.jsonl:2: not valid JSON"):
+        finished_lines(path)
