@@ -1,0 +1,134 @@
+"""Plain and Medusa decoding as generators of Step: verify a tree, accept a path, commit its rows, draft again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from medusa_core import accept, masks
+from medusa_core.trace import Step
+from medusa_core.tree import Tree
+
+ROOT_ONLY = Tree.from_paths([])
+
+
+def prefill(base, ids: Sequence[int], cache, row: int = 0):
+    """Run a prompt through the base and commit it; returns the hidden state of its last token, (1, d)."""
+    ids = np.asarray(ids, np.int32)
+    mask = masks.causal(len(ids), window=base.config.sliding_window)
+    hidden = base(ids, np.arange(len(ids)), mask, cache, rows=[row])
+    cache.advance(len(ids), row)
+    return hidden[0, -1:]
+
+
+def plain(base, prompt_ids, max_new_tokens: int, temperature: float = 0.0, seed: int = 0) -> Iterator[Step]:
+    """Decode one token a step: the most likely one, or a sample when the temperature is above 0.
+
+    It is `medusa` with a tree that is only its root, so both are timed alike.
+    """
+    acceptance = "exact" if temperature else "greedy"
+    return medusa(base, None, ROOT_ONLY, prompt_ids, max_new_tokens, acceptance, temperature, seed=seed)
+
+
+def medusa(
+    base,
+    drafter,
+    tree: Tree,
+    prompt_ids: Sequence[int],
+    max_new_tokens: int,
+    acceptance: str = "greedy",
+    temperature: float = 0.0,
+    epsilon: float = 0.09,
+    delta: float = 0.3,
+    seed: int = 0,
+) -> Iterator[Step]:
+    """Decode with `drafter` filling `tree` at every step; the first Step is the prefill, which yields one token.
+
+    acceptance: "greedy" and "exact" give the text of `plain` at temperature 0 and above, the latter from the same
+    seed; "typical" is the paper's. Ends at an end token, at the limit, or when the model's context is full; the last
+    rows of the context, where the tree no longer fits, are decoded without it.
+    """
+    context = base.config.max_position_embeddings
+    decide = _criterion(base, acceptance, temperature, epsilon, delta, np.random.default_rng(seed))
+    cache = base.new_cache(1, min(context, len(prompt_ids) + max_new_tokens) + tree.size)
+    clock = _Clock()
+
+    hidden = prefill(base, prompt_ids, cache)  # (1, d)
+    verdict = decide(ROOT_ONLY, [prompt_ids[-1]], hidden)
+    token, left = verdict.next_token, max_new_tokens - 1
+    done = left == 0 or token in base.config.eos_token_ids
+    yield _step([token], ROOT_ONLY, [prompt_ids[-1]], [0.0], verdict, 0, {"prefill": clock.lap()})
+
+    while not done and (length := int(cache.length[0])) < context:
+        times = {}
+        shape = tree if length + tree.max_depth < context else ROOT_ONLY
+        tokens, logprob = drafter.draft(hidden[0], token, shape) if shape.size > 1 else ([token], [0.0])
+        times["draft"] = clock.lap()
+        mask = masks.tree_mask(shape, length, base.config.sliding_window)
+        rows = base(tokens, masks.positions(shape, length), mask, cache)[0]  # (n, d)
+        verdict = decide(shape, tokens, rows, on_forward=lambda: times.update(verify=clock.lap()))
+        times["accept"] = clock.lap()
+        cache.commit(verdict.path)
+        last = verdict.path[-1]
+        hidden, token = rows[last : last + 1], verdict.next_token
+        produced = [int(tokens[node]) for node in verdict.path[1:]] + [token]
+        produced, done = _cut(produced, left, base.config.eos_token_ids)
+        left -= len(produced)
+        times["commit"] = clock.lap()
+        yield _step(produced, shape, tokens, logprob, verdict, length, times)
+
+
+class _Clock:
+    """Seconds since the last lap."""
+
+    def __init__(self):
+        self._last = time.perf_counter()
+
+    def lap(self) -> float:
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        return seconds
+
+
+def _criterion(base, acceptance: str, temperature: float, epsilon: float, delta: float, rng):
+    """A function (tree, tokens, hidden (n, d)) -> Verdict; it calls `on_forward` once the base's results are here."""
+
+    def decide(tree, tokens, hidden, on_forward=lambda: None):
+        if acceptance == "greedy":
+            best = base.top(hidden, 1)[0][:, 0]  # (n,)
+            on_forward()
+            return accept.greedy(tree, tokens, best)
+        logits = base.logits(hidden).numpy()  # (n, V)
+        on_forward()
+        if acceptance == "typical":
+            return accept.typical(tree, tokens, logits, temperature, epsilon, delta)
+        return accept.exact(tree, tokens, logits, temperature, rng)
+
+    if acceptance not in ("greedy", "typical", "exact"):
+        raise ValueError(f"acceptance {acceptance!r} is unknown: expected greedy, typical or exact")
+    return decide
+
+
+def _cut(tokens: list[int], left: int, eos: tuple[int, ...]) -> tuple[list[int], bool]:
+    """The tokens up to the first end token and the limit, and whether either was met."""
+    tokens = tokens[:left]
+    for place, token in enumerate(tokens):
+        if token in eos:
+            return tokens[: place + 1], True
+    return tokens, len(tokens) == left
+
+
+def _step(produced, tree, tokens, logprob, verdict, length, times) -> Step:
+    return Step(
+        tokens=produced,
+        node_tokens=np.asarray(tokens, np.int32),
+        node_logprob=np.asarray(logprob, np.float32),
+        path=verdict.path,
+        probability=verdict.probability,
+        threshold=verdict.threshold,
+        reason=verdict.reason,
+        length=length,
+        times=times,
+    )

@@ -1,0 +1,181 @@
+"""Self-distillation data: the base model answers prompts, given ones and ones it writes itself.
+
+python -m medusa_core.distill --self-prompts 5000 --prompts artifacts/data/prompts.jsonl --out FILE.parquet
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from medusa_core.batch import Request, Stretch, generate
+from medusa_core.data import DataError, TokenSet, read_prompts, read_questions, write_tokens
+from medusa_core.overlap import overlaps, unique_prompts
+from medusa_core.text import chat_ids, load_tokenizer
+
+PROMPT_TOKENS = 128  # longest prompt the model may write itself
+MARK = "\u2063user\u2063"  # stands for the user's text while a chat template is taken apart
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a distilled token set depends on, beside the model and the prompts."""
+
+    self_prompts: int = 0
+    samples: int = 2  # answers to every given prompt
+    temperatures: tuple[float, ...] = (0.0, 0.7)  # taken in turn, answer by answer
+    prompt_temperature: float = 1.0
+    top_k: int = 50
+    max_new_tokens: int = 256
+    seed: int = 0
+
+
+def template_parts(tokenizer) -> tuple[list[int], list[int]]:
+    """Token ids of a chat before and after the user's text; the latter start with what ends a user's turn."""
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": MARK}], add_generation_prompt=True, tokenize=False
+    )
+    before, after = text.split(MARK)
+    return tuple(tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))
+
+
+def requests(tokenizer, eos: tuple[int, ...], prompts: list[str], settings: Settings) -> Iterator[Request]:
+    """Every answer to make, numbered: the given prompts' samples first, then the prompts the model writes itself."""
+    before, after = template_parts(tokenizer)
+    temperatures, most = settings.temperatures, settings.max_new_tokens
+    for key in range(len(prompts) * settings.samples + settings.self_prompts):
+        temperature = temperatures[key % len(temperatures)]
+        if key < len(prompts) * settings.samples:
+            ids = chat_ids(tokenizer, [{"role": "user", "content": prompts[key // settings.samples]}])
+            stretches = [Stretch(ids, most, eos, temperature, settings.top_k)]
+        else:
+            own = Stretch(before, PROMPT_TOKENS, (after[0],), settings.prompt_temperature, settings.top_k)
+            stretches = [own, Stretch(after[1:], most, eos, temperature, settings.top_k)]
+        yield Request(key, stretches, settings.seed)
+
+
+def finished_row(request: Request) -> dict:
+    """Row of a finished request: {"key", "prompt_ids", "answer_ids"}; no answer when its prompt never ended."""
+    *written, answer = request.stretches
+    prompt = [token for stretch in written for token in (*stretch.fed, *stretch.tokens)]
+    return {"key": request.key, "prompt_ids": [*prompt, *answer.fed], "answer_ids": answer.tokens}
+
+
+class Journal:
+    """Finished rows as JSON lines beside the output, so that an interrupted run goes on where it stopped.
+
+    The first line holds a digest of everything the rows depend on; a file with another digest is an error.
+    """
+
+    def __init__(self, path: Path, settings: dict):
+        self.path, self.rows = path, []
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            whole = [json.loads(line) for line in lines if line.endswith("\n")]  # a crash can cut the last one
+            if whole and whole[0] != {"digest": digest}:
+                raise DataError(f"{path}: made with other settings or prompts; delete it or restore them")
+            self.rows = whole[1:]
+            with path.open("r+b") as file:
+                file.truncate(sum(len(line.encode()) for line in lines if line.endswith("\n")))
+        self._file = path.open("a", encoding="utf-8")
+        if self._file.tell() == 0:
+            self._write({"digest": digest})
+
+    def add(self, row: dict) -> None:
+        """Append a finished row."""
+        self.rows.append(row)
+        self._write(row)
+
+    def close(self) -> None:
+        """Close the file, keeping it."""
+        self._file.close()
+
+    def _write(self, row: dict) -> None:
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+
+def distill(base, prompts: list[str], settings: Settings, out: Path, batch: int = 64, exclude=()) -> TokenSet:
+    """Answer prompts in batches and write the token set `out` (Parquet); returns it.
+
+    exclude: evaluation questions; rows whose prompt repeats one are dropped. An interrupted run leaves a journal
+    beside `out` from which the same call goes on; the result does not depend on interruptions.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer = load_tokenizer(base.folder)
+    prompts = unique_prompts(prompts)
+    identity = {**asdict(settings), "model": base.folder.name, "prompts": prompts}
+    del identity["self_prompts"]  # answers are numbered: a run may be made longer
+    journal = Journal(out.with_suffix(".journal.jsonl"), identity)
+    done = {row["key"] for row in journal.rows}
+    todo = [r for r in requests(tokenizer, base.config.eos_token_ids, prompts, settings) if r.key not in done]
+    slots = max((sum(len(s.fed) + s.max_new_tokens for s in r.stretches) for r in todo), default=0)
+    with tqdm(total=len(done) + len(todo), initial=len(done), unit="answer", desc="distilling") as progress:
+        tokens = sum(len(row["answer_ids"]) for row in journal.rows)
+        for request in generate(base, todo, batch, slots) if todo else ():
+            journal.add(finished_row(request))
+            tokens += len(journal.rows[-1]["answer_ids"])
+            progress.set_postfix(answer_tokens=tokens, refresh=False)
+            progress.update()
+    journal.close()
+    rows = _usable(sorted(journal.rows, key=lambda row: row["key"]), tokenizer, settings, exclude)
+    metadata = {**asdict(settings), "model": base.folder.name, "given_prompts": len(prompts)}
+    token_set = write_tokens(out, rows, metadata)
+    journal.path.unlink()
+    return token_set
+
+
+def _usable(rows: list[dict], tokenizer, settings: Settings, exclude) -> list[dict]:
+    """Rows with an answer whose prompt repeats no evaluation question, with their `sample` number."""
+    rows = [row for row in rows if row["answer_ids"]]
+    texts = tokenizer.batch_decode([row["prompt_ids"] for row in rows], skip_special_tokens=True)
+    repeated = {overlap.prompt for overlap in overlaps(texts, exclude)}
+    return [
+        {**row, "sample": row["key"] % settings.samples} for index, row in enumerate(rows) if index not in repeated
+    ]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line of self-distillation."""
+    parser = argparse.ArgumentParser(prog="python -m medusa_core.distill", description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="embedded", help='"embedded" or a model folder (default: %(default)s)')
+    parser.add_argument("--prompts", type=Path, help='JSON lines of {"prompt": ...}')
+    parser.add_argument("--self-prompts", type=int, default=0, help="prompts the model writes itself")
+    parser.add_argument("--samples", type=int, default=2, help="answers to every given prompt (default: %(default)s)")
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.0, 0.7], help="taken in turn")
+    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer (default: %(default)s)")
+    parser.add_argument("--exclude", type=Path, help="questions file whose prompts must not be trained on")
+    parser.add_argument("--batch", type=int, default=64, help="sequences in a forward (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="Parquet file to write")
+    args = parser.parse_args(arguments)
+    if not args.prompts and args.self_prompts < 1:
+        parser.error("nothing to answer: give --prompts FILE, --self-prompts N, or both")
+    from medusa_core import llama  # starts Jittor
+
+    settings = Settings(
+        self_prompts=args.self_prompts,
+        samples=args.samples,
+        temperatures=tuple(args.temperatures),
+        max_new_tokens=args.max_new_tokens,
+        seed=args.seed,
+    )
+    try:
+        prompts = read_prompts(args.prompts) if args.prompts else []
+        exclude = read_questions(args.exclude) if args.exclude else ()
+        tokens = distill(llama.load(args.model), prompts, settings, args.out, args.batch, exclude)
+    except (DataError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{args.out}: {len(tokens)} answers, {tokens.answer_tokens:,} answer tokens")
+
+
+if __name__ == "__main__":
+    main()
