@@ -27,6 +27,7 @@ PRESETS = {
     "searched, 16 nodes": trees.search(_ACCURACY, 16),
 }
 LONGEST_PAST = 16  # more prefix columns than this crowd out the tree
+NO_ROW = -1  # a dropdown takes None for "nothing is selected" and shows a blank
 LENGTH = 8  # tokens of the stages that have no tree
 
 
@@ -80,7 +81,7 @@ class MaskExplorer:
         self.stage = ipw.Dropdown(options=STAGES, value="tree step", description="Stage", **wide)
         self.past = ipw.IntSlider(value=4, min=0, max=LONGEST_PAST, description="Past", **wide)
         self.padding = ipw.IntSlider(value=3, min=0, max=LENGTH - 1, description="Padding", **wide)
-        self.locked = ipw.Dropdown(options=[("no row", None)], description="Lock a row", **wide)
+        self.locked = ipw.Dropdown(options=[("no row", NO_ROW)], description="Lock a row", **wide)
         self.message = ipw.HTML()
         self.controls = ipw.VBox(
             [self.preset, self.typed, self.stage, self.past, self.padding, self.locked, self.message]
@@ -115,7 +116,8 @@ class MaskExplorer:
         state = {"stage": self.stage.value, "past": self.past.value, "padding": padding}
         self.summary = summary_mask(tree, **state)
         self._offer_rows(mask_view(tree, **state, length=LENGTH).rows)
-        self.mask_figure = fig_mask(tree, **state, length=LENGTH, locked_row=self.locked.value)
+        locked = None if self.locked.value == NO_ROW else self.locked.value
+        self.mask_figure = fig_mask(tree, **state, length=LENGTH, locked_row=locked)
         self._redraw("mask", self.mask_figure)
         if tree.choices != self._unrolled:  # the larger figure, which a slider does not change
             self.unrolled_figure, self._unrolled = fig_unrolled(tree), tree.choices
@@ -136,10 +138,10 @@ class MaskExplorer:
 
     def _offer_rows(self, names: list[str]) -> None:
         """Offer the rows of the mask to lock; a locked row that is no longer there is let go."""
-        options = [("no row", None), *((f"{row}: {name}", row) for row, name in enumerate(names))]
+        options = [("no row", NO_ROW), *((f"{row}: {name}", row) for row, name in enumerate(names))]
         if list(self.locked.options) == options:
             return
-        kept = self.locked.value if self.locked.value in range(len(names)) else None
+        kept = self.locked.value if self.locked.value < len(names) else NO_ROW
         self._updating = True  # setting options selects the first one, which is an event like any other
         try:
             self.locked.options = options

@@ -79,8 +79,8 @@ def test_a_locked_row_survives_a_change_that_keeps_it_and_not_one_that_drops_it(
     explorer.past.value = 7
     assert explorer.locked.value == 8
     explorer.preset.value = "chain of 4"
-    assert explorer.locked.value is None
-    assert [row for _, row in explorer.locked.options] == [None, 0, 1, 2, 3, 4]
+    assert explorer.locked.label == "no row"
+    assert [row for _, row in explorer.locked.options] == [-1, 0, 1, 2, 3, 4]
 
 
 def test_typed_choices_draw_their_tree():
