@@ -1,0 +1,91 @@
+"""Settings of a training run: a dataclass that flags and YAML files fill."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+
+class TrainError(RuntimeError):
+    """Training that cannot start, continue or go on."""
+
+
+def _option(default, text: str):
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What decides the trained weights, and where they go; paths are relative to the repository."""
+
+    model: str = _option("embedded", 'base model: "embedded" or a model folder')
+    data: str = _option("artifacts/data/distilled.parquet", "token set")
+    out: str = _option("artifacts/runs/heads/medusa1", "folder of the trained heads")
+    run: str = _option("artifacts/runs/train/medusa1", "folder of checkpoints and history.json")
+    kind: str = _option("medusa", "kind of heads")
+    num_heads: int = _option(4, "heads: how many tokens ahead are guessed")
+    num_layers: int = _option(1, "residual blocks of a head")
+    output: str = _option("draft", 'LM head: "own", the base\'s "shared" one, or its frequent rows, "draft"')
+    draft_vocab_size: int = _option(8192, 'tokens that heads can guess, with output "draft"')
+    max_positions: int = _option(0, "train on the first answers, up to this many tokens; 0 = all")
+    epochs: float = _option(1.0, "passes over the training positions")
+    batch_positions: int = _option(512, "positions of one update")
+    micro_batches: int = _option(1, "parts an update is computed in, to save memory")
+    block: int = _option(16, "successive positions that are drawn together")
+    learning_rate: float = _option(1e-3, "highest learning rate")
+    warmup_steps: int = _option(40, "updates over which the learning rate rises")
+    final_ratio: float = _option(0.0, "last learning rate / highest")
+    weight_decay: float = _option(0.0, "decoupled weight decay")
+    clip: float = _option(1.0, "highest norm of an update's gradient")
+    decay: float = _option(0.8, "head k = 1, 2, ... weighs decay^k in the loss")
+    teacher_weight: float = _option(0.0, "share of the cross-entropy to the base's own distribution, 0 to 1")
+    eval_every: int = _option(200, "updates between evaluations on held-out tokens")
+    eval_positions: int = _option(8192, "held-out positions of an evaluation")
+    log_every: int = _option(10, "updates that one entry of the history averages")
+    checkpoint_every: int = _option(200, "updates between checkpoints")
+    hidden_dtype: str = _option("float16", "storage of the hidden states: float16 or bfloat16")
+    seed: int = _option(0, "seed of the order of the data")
+
+    def __post_init__(self):
+        if self.batch_positions % (self.micro_batches * self.block):
+            raise TrainError(
+                f"batch_positions {self.batch_positions} is not a multiple of "
+                f"micro_batches {self.micro_batches} x block {self.block}"
+            )
+        every = ("eval_every", "log_every", "checkpoint_every")
+        for name in ("epochs", "learning_rate", "clip", "eval_positions", *every):
+            if getattr(self, name) <= 0:
+                raise TrainError(f"{name} is {getattr(self, name)}, expected more than 0")
+        if not 0 <= self.teacher_weight <= 1:
+            raise TrainError(f"teacher_weight is {self.teacher_weight}, expected 0 to 1")
+
+    @classmethod
+    def from_yaml(cls, path) -> TrainConfig:
+        """Read `key: value` lines; an unknown key or a value of another type is an error that names it."""
+        try:
+            raw = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise TrainError(f"{path}: cannot be read: {error}") from None
+        if not isinstance(raw, dict):
+            raise TrainError(f"{path}: expected `key: value` lines, found {type(raw).__name__}")
+        known = typing.get_type_hints(cls)
+        for key, value in raw.items():
+            if key not in known:
+                raise TrainError(f"{path}: unknown key {key!r}; expected some of {', '.join(known)}")
+            if not isinstance(value, known[key]) and not (known[key] is float and isinstance(value, int)):
+                raise TrainError(f"{path}: {key} is {value!r}, expected {known[key].__name__}")
+        return cls(**raw)
+
+    @classmethod
+    def add_flags(cls, parser: argparse.ArgumentParser) -> None:
+        """Add one flag a field, such as --learning-rate; only those given appear in the parsed arguments."""
+        types = typing.get_type_hints(cls)
+        for field in dataclasses.fields(cls):
+            text = f"{field.metadata['help']} (default: {field.default})"
+            flag = f"--{field.name.replace('_', '-')}"
+            parser.add_argument(flag, type=types[field.name], default=argparse.SUPPRESS, help=text)
