@@ -27,7 +27,7 @@ def save(path: Path, tensors: dict[str, np.ndarray], header: dict) -> None:
     Raises CheckpointError, leaving `path` as it was, when the disk is full or cannot be written.
     """
     path = Path(path)
-    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     text = json.dumps(header)
     metadata = {"header": text, "sha256": _digest(tensors, text)}
     try:
@@ -45,7 +45,7 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     path = Path(path)
     with open_safetensors(path) as file:
         metadata = file.metadata() or {}
-        tensors = file.get_tensors()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
     if not {"header", "sha256"} <= metadata.keys():
         raise CheckpointError(
             f"{path}: has no header and checksum, so it is not a checkpoint of this package"

