@@ -37,7 +37,9 @@ class Cache:
     def commit(self, path: Sequence[int], row: int = 0) -> None:
         """Keep the rows just written at offsets `path` (increasing), moved together, and drop the others."""
         length = int(self.length[row])
-        moves = [(row, length + source, length + place) for place, source in enumerate(path) if source != place]
+        moves = [
+            (row, length + source, length + place) for place, source in enumerate(path) if source != place
+        ]
         if moves:
             self._move(np.asarray(moves, np.int32))
         self.length[row] = length + len(path)

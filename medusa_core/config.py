@@ -36,7 +36,9 @@ class ModelConfig:
 
     def __post_init__(self):
         if self.model_type not in MODEL_TYPES:
-            raise ConfigError(f"model_type {self.model_type!r} is unknown: expected one of {', '.join(MODEL_TYPES)}")
+            raise ConfigError(
+                f"model_type {self.model_type!r} is unknown: expected one of {', '.join(MODEL_TYPES)}"
+            )
         if self.num_attention_heads % self.num_key_value_heads:
             raise ConfigError(
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of "
@@ -44,7 +46,9 @@ class ModelConfig:
             )
         scaling = self.rope_scaling
         if scaling and scaling["rope_type"] not in ("linear", "llama3"):
-            raise ConfigError(f"rope_scaling type {scaling['rope_type']!r} is unknown: expected linear or llama3")
+            raise ConfigError(
+                f"rope_scaling type {scaling['rope_type']!r} is unknown: expected linear or llama3"
+            )
 
     @classmethod
     def from_hf(cls, raw: dict, where: str = "config.json") -> ModelConfig:
@@ -96,7 +100,9 @@ class ModelConfig:
     @property
     def parameters_read_per_token(self) -> int:
         """Weights that one decoded token reads: every matrix of the blocks and the LM head (norms are negligible)."""
-        attention = self.hidden_size * self.head_dim * 2 * (self.num_attention_heads + self.num_key_value_heads)
+        attention = (
+            self.hidden_size * self.head_dim * 2 * (self.num_attention_heads + self.num_key_value_heads)
+        )
         mlp = 3 * self.hidden_size * self.intermediate_size
         return self.num_hidden_layers * (attention + mlp) + self.vocab_size * self.hidden_size
 
@@ -106,7 +112,10 @@ def _rope_scaling(raw: dict) -> dict | None:
     kind = raw.get("rope_type") or raw.get("type") or "default"
     if kind == "default":
         return None
-    return {"rope_type": kind, **{k: v for k, v in raw.items() if k not in ("rope_type", "type", "rope_theta")}}
+    return {
+        "rope_type": kind,
+        **{k: v for k, v in raw.items() if k not in ("rope_type", "type", "rope_theta")},
+    }
 
 
 def _sliding_window(raw: dict) -> int | None:
@@ -135,11 +144,15 @@ class HeadsConfig:
 
     def __post_init__(self):
         if self.output not in HEAD_OUTPUTS:
-            raise ConfigError(f"head output {self.output!r} is unknown: expected one of {', '.join(HEAD_OUTPUTS)}")
+            raise ConfigError(
+                f"head output {self.output!r} is unknown: expected one of {', '.join(HEAD_OUTPUTS)}"
+            )
         if (self.output == "draft") != (self.draft_vocab_size is not None):
             raise ConfigError('draft_vocab_size is needed with output "draft", and only there')
         if self.num_heads < 1 or self.num_layers < 1:
-            raise ConfigError(f"num_heads {self.num_heads} and num_layers {self.num_layers} must be at least 1")
+            raise ConfigError(
+                f"num_heads {self.num_heads} and num_layers {self.num_layers} must be at least 1"
+            )
 
     @property
     def output_size(self) -> int:
@@ -151,7 +164,9 @@ class HeadsConfig:
         """Read a heads folder's config.json; unknown or missing keys are errors that name `where`."""
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(raw) - known):
-            raise ConfigError(f"{where}: unknown keys {', '.join(unknown)}; expected {', '.join(sorted(known))}")
+            raise ConfigError(
+                f"{where}: unknown keys {', '.join(unknown)}; expected {', '.join(sorted(known))}"
+            )
         try:
             return cls(**raw)
         except TypeError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -51,12 +52,12 @@ def medusa(
     rows of the context, where the tree no longer fits, are decoded without it.
     """
     context = base.config.max_position_embeddings
-    decide = _criterion(base, acceptance, temperature, epsilon, delta, np.random.default_rng(seed))
+    criterion = _criterion(base, acceptance, temperature, epsilon, delta, seed)
     cache = base.new_cache(1, min(context, len(prompt_ids) + max_new_tokens) + tree.size)
     clock = _Clock()
 
     hidden = prefill(base, prompt_ids, cache)  # (1, d)
-    verdict = decide(ROOT_ONLY, [prompt_ids[-1]], hidden)
+    verdict = criterion.decide(ROOT_ONLY, [prompt_ids[-1]], criterion.read(hidden))
     token, left = verdict.next_token, max_new_tokens - 1
     done = left == 0 or token in base.config.eos_token_ids
     yield _step([token], ROOT_ONLY, [prompt_ids[-1]], [0.0], verdict, 0, {"prefill": clock.lap()})
@@ -68,7 +69,9 @@ def medusa(
         times["draft"] = clock.lap()
         mask = masks.tree_mask(shape, length, base.config.sliding_window)
         rows = base(tokens, masks.positions(shape, length), mask, cache)[0]  # (n, d)
-        verdict = decide(shape, tokens, rows, on_forward=lambda: times.update(verify=clock.lap()))
+        read = criterion.read(rows)
+        times["verify"] = clock.lap()
+        verdict = criterion.decide(shape, tokens, read)
         times["accept"] = clock.lap()
         cache.commit(verdict.path)
         last = verdict.path[-1]
@@ -92,23 +95,38 @@ class _Clock:
         return seconds
 
 
-def _criterion(base, acceptance: str, temperature: float, epsilon: float, delta: float, rng):
-    """A function (tree, tokens, hidden (n, d)) -> Verdict; it calls `on_forward` once the base's results are here."""
+class _Greedy:
+    """Reads only the base's argmax: a vocabulary of logits need not leave the kernel."""
 
-    def decide(tree, tokens, hidden, on_forward=lambda: None):
-        if acceptance == "greedy":
-            best = base.top(hidden, 1)[0][:, 0]  # (n,)
-            on_forward()
-            return accept.greedy(tree, tokens, best)
-        logits = base.logits(hidden).numpy()  # (n, V)
-        on_forward()
-        if acceptance == "typical":
-            return accept.typical(tree, tokens, logits, temperature, epsilon, delta)
-        return accept.exact(tree, tokens, logits, temperature, rng)
+    def __init__(self, base):
+        self.base = base
 
-    if acceptance not in ("greedy", "typical", "exact"):
-        raise ValueError(f"acceptance {acceptance!r} is unknown: expected greedy, typical or exact")
-    return decide
+    def read(self, hidden) -> np.ndarray:
+        return self.base.top(hidden, 1)[0][:, 0]  # (n,)
+
+    def decide(self, tree: Tree, tokens, best: np.ndarray) -> accept.Verdict:
+        return accept.greedy(tree, tokens, best)
+
+
+class _Sampling:
+    """Reads the logits of every node and hands them to `judge`(tree, tokens, logits)."""
+
+    def __init__(self, base, judge):
+        self.base, self.decide = base, judge
+
+    def read(self, hidden) -> np.ndarray:
+        return self.base.logits(hidden).numpy()  # (n, V)
+
+
+def _criterion(base, acceptance: str, temperature: float, epsilon: float, delta: float, seed: int):
+    if acceptance == "greedy":
+        return _Greedy(base)
+    if acceptance == "typical":
+        return _Sampling(base, partial(accept.typical, temperature=temperature, epsilon=epsilon, delta=delta))
+    if acceptance == "exact":
+        rng = np.random.default_rng(seed)
+        return _Sampling(base, partial(accept.exact, temperature=temperature, rng=rng))
+    raise ValueError(f"acceptance {acceptance!r} is unknown: expected greedy, typical or exact")
 
 
 def _cut(tokens: list[int], left: int, eos: tuple[int, ...]) -> tuple[list[int], bool]:

@@ -79,12 +79,13 @@ class Journal:
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            whole = [json.loads(line) for line in lines if line.endswith("\n")]  # a crash can cut the last one
+            lines = [line for line in lines if line.endswith("\n")]  # a crash can cut the last one
+            whole = [json.loads(line) for line in lines]
             if whole and whole[0] != {"digest": digest}:
                 raise DataError(f"{path}: made with other settings or prompts; delete it or restore them")
             self.rows = whole[1:]
             with path.open("r+b") as file:
-                file.truncate(sum(len(line.encode()) for line in lines if line.endswith("\n")))
+                file.truncate(sum(len(line.encode()) for line in lines))
         self._file = path.open("a", encoding="utf-8")
         if self._file.tell() == 0:
             self._write({"digest": digest})
@@ -103,7 +104,7 @@ class Journal:
         self._file.flush()
 
 
-def distill(base, prompts: list[str], settings: Settings, out: Path, batch: int = 64, exclude=()) -> TokenSet:
+def distill(base, prompts: list[str], settings: Settings, out: Path, batch: int = 48, exclude=()) -> TokenSet:
     """Answer prompts in batches and write the token set `out` (Parquet); returns it.
 
     exclude: evaluation questions; rows whose prompt repeats one are dropped. An interrupted run leaves a journal
@@ -116,7 +117,8 @@ def distill(base, prompts: list[str], settings: Settings, out: Path, batch: int 
     del identity["self_prompts"]  # answers are numbered: a run may be made longer
     journal = Journal(out.with_suffix(".journal.jsonl"), identity)
     done = {row["key"] for row in journal.rows}
-    todo = [r for r in requests(tokenizer, base.config.eos_token_ids, prompts, settings) if r.key not in done]
+    everything = list(requests(tokenizer, base.config.eos_token_ids, prompts, settings))
+    todo = [request for request in everything if request.key not in done]
     slots = max((sum(len(s.fed) + s.max_new_tokens for s in r.stretches) for r in todo), default=0)
     with tqdm(total=len(done) + len(todo), initial=len(done), unit="answer", desc="distilling") as progress:
         tokens = sum(len(row["answer_ids"]) for row in journal.rows)
@@ -126,7 +128,8 @@ def distill(base, prompts: list[str], settings: Settings, out: Path, batch: int 
             progress.set_postfix(answer_tokens=tokens, refresh=False)
             progress.update()
     journal.close()
-    rows = _usable(sorted(journal.rows, key=lambda row: row["key"]), tokenizer, settings, exclude)
+    rows = sorted(journal.rows, key=lambda row: row["key"])[: len(everything)]  # of a longer run
+    rows = _usable(rows, tokenizer, settings, exclude)
     metadata = {**asdict(settings), "model": base.folder.name, "given_prompts": len(prompts)}
     token_set = write_tokens(out, rows, metadata)
     journal.path.unlink()
@@ -139,21 +142,29 @@ def _usable(rows: list[dict], tokenizer, settings: Settings, exclude) -> list[di
     texts = tokenizer.batch_decode([row["prompt_ids"] for row in rows], skip_special_tokens=True)
     repeated = {overlap.prompt for overlap in overlaps(texts, exclude)}
     return [
-        {**row, "sample": row["key"] % settings.samples} for index, row in enumerate(rows) if index not in repeated
+        {**row, "sample": row["key"] % settings.samples}
+        for index, row in enumerate(rows)
+        if index not in repeated
     ]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line of self-distillation."""
     parser = argparse.ArgumentParser(prog="python -m medusa_core.distill", description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="embedded", help='"embedded" or a model folder (default: %(default)s)')
+    parser.add_argument(
+        "--model", default="embedded", help='"embedded" or a model folder (default: %(default)s)'
+    )
     parser.add_argument("--prompts", type=Path, help='JSON lines of {"prompt": ...}')
     parser.add_argument("--self-prompts", type=int, default=0, help="prompts the model writes itself")
-    parser.add_argument("--samples", type=int, default=2, help="answers to every given prompt (default: %(default)s)")
+    parser.add_argument(
+        "--samples", type=int, default=2, help="answers to every given prompt (default: %(default)s)"
+    )
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.0, 0.7], help="taken in turn")
-    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer (default: %(default)s)")
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=256, help="longest answer (default: %(default)s)"
+    )
     parser.add_argument("--exclude", type=Path, help="questions file whose prompts must not be trained on")
-    parser.add_argument("--batch", type=int, default=64, help="sequences in a forward (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=48, help="sequences in a forward (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="Parquet file to write")
     args = parser.parse_args(arguments)

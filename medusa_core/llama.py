@@ -23,7 +23,7 @@ from medusa_core.convert import read_model, resolve
 from medusa_core.kernels.model import KernelModel, check_call
 
 runtime.start()
-import jittor as jt  # noqa: E402
+import jittor as jt
 
 DTYPES = ("bfloat16", "float32")
 MASKED = -1e30  # finite: Jittor compiles with finite-math flags
@@ -81,7 +81,9 @@ class Llama(jt.Module):
         super().__init__()
         self.config = config
         half = "bfloat16" if dtype == "bfloat16" and jt.flags.use_cuda else "float32"
-        self._names = {name: name.replace(".", "__") for name in weights}  # a Var's name is a Python attribute
+        self._names = {
+            name: name.replace(".", "__") for name in weights
+        }  # a Var's name is a Python attribute
         for name, attribute in self._names.items():
             value = jt.array(weights[name].astype(np.float32))
             setattr(self, attribute, value if value.ndim == 1 else value.cast(half))

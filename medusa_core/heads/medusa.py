@@ -13,6 +13,8 @@ runtime.start()
 import jittor as jt
 
 from medusa_core.kernels.grouped_linear import grouped_linear
+from medusa_core.kernels.ops import Kernels
+from medusa_core.kernels.pack import pack
 
 
 class MedusaHeads(jt.Module):
@@ -30,6 +32,7 @@ class MedusaHeads(jt.Module):
         if lm_head.shape != (config.output_size, d):
             raise ValueError(f"lm_head has shape {lm_head.shape}, expected {(config.output_size, d)}")
         self._lm_head = jt.array(np.ascontiguousarray(lm_head, np.float32)).stop_grad()
+        self._packed = None  # made when the first draft is asked for
         self._draft_ids = None if draft_ids is None else np.asarray(draft_ids, np.int32)
         for layer in range(config.num_layers):
             setattr(self, f"weight{layer}", jt.zeros((heads, d, d)))
@@ -52,6 +55,7 @@ class MedusaHeads(jt.Module):
 
     def loss(self, batch, counts, decay: float, teacher_weight: float):
         """Medusa-1 loss of a `hidden.Batch`; counts (K,) as in `medusa1_loss`. Returns HeadLoss."""
+        self._packed = None  # the weights are about to change
         teacher = self.base_logits(jt.array(batch.teacher_hidden)) if teacher_weight else None
         logits, targets = self(jt.array(batch.hidden)), self.targets(batch)
         return medusa1_loss(logits, targets, decay, counts, teacher, batch.teacher_row, teacher_weight)
@@ -80,21 +84,29 @@ class MedusaHeads(jt.Module):
         parent. Raises TreeError when the tree is deeper than there are heads.
         """
         check_depth(tree, self.config.num_heads)
-        logits = self.head_logits(hidden)
+        ids, values = self.guesses(hidden, int(tree.rank.max()) + 1)  # each (K, k)
+        place = (tree.depth[1:] - 1, tree.rank[1:])
         tokens = np.full(tree.size, token, np.int32)
         logprob = np.zeros(tree.size, np.float32)
-        for depth in range(1, tree.max_depth + 1):
-            nodes = np.flatnonzero(tree.depth == depth)
-            best, value = top_logprobs(logits[depth - 1], int(tree.rank[nodes].max()) + 1)
-            ids = best if self._draft_ids is None else self._draft_ids[best]
-            tokens[nodes] = ids[tree.rank[nodes]]
-            logprob[nodes] = value[tree.rank[nodes]]
+        tokens[1:], logprob[1:] = ids[place], values[place]
         return tokens, logprob
+
+    def guesses(self, hidden, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Each head's k best tokens after hidden (d,), and their log-probabilities, both (K, k), best first."""
+        if k > self.config.output_size:
+            raise ValueError(f"the tree ranks {k} tokens but the heads know {self.config.output_size}")
+        hidden = jt.array(hidden)
+        if jt.flags.use_cuda:
+            ids, values = top_logprobs(self.head_logits(hidden), k)
+        else:
+            self._packed = self._packed or PackedHeads(self)
+            ids, values = self._packed.top(hidden, k)
+        return (ids if self._draft_ids is None else self._draft_ids[ids]), values
 
     def head_logits(self, hidden) -> np.ndarray:
         """Logits (K, v) float32 of one hidden state (d,)."""
         with jt.no_grad():
-            return self(jt.array(hidden).reshape((1, -1))).numpy()[:, 0]
+            return self(hidden.reshape((1, -1))).numpy()[:, 0]
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Return what the heads' file holds, under the names of `shapes`."""
@@ -105,6 +117,7 @@ class MedusaHeads(jt.Module):
         """Set every parameter from checked tensors."""
         for name, parameter in self.state_dict().items():
             parameter.assign(jt.array(tensors[name].astype(np.float32)))
+        self._packed = None
 
     @staticmethod
     def shapes(config: HeadsConfig) -> dict[str, tuple[int, ...]]:
@@ -120,13 +133,31 @@ class MedusaHeads(jt.Module):
         return shapes
 
 
+class PackedHeads:
+    """A bfloat16 copy of the heads for the CPU kernel: drafts may be rounded, since none can change the output."""
+
+    def __init__(self, heads: MedusaHeads):
+        config = heads.config
+        layers = [getattr(heads, f"weight{layer}").numpy() for layer in range(config.num_layers)]
+        biases = [getattr(heads, f"bias{layer}").numpy() for layer in range(config.num_layers)]
+        lm_heads = heads.lm_head.numpy() if config.output == "own" else heads._lm_head.numpy()[None]
+        self._weight = jt.array(
+            np.stack([np.stack([pack(w, "bfloat16") for w in layer]) for layer in layers])
+        )
+        self._bias = jt.array(np.stack(biases))
+        self._lm_head = jt.array(np.stack([pack(w, "bfloat16") for w in lm_heads]))
+        self._vocab, self._kernels = config.output_size, Kernels("bfloat16")
+
+    def top(self, hidden, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices and log-probabilities (K, k) of each head's best tokens after hidden (d,)."""
+        with jt.no_grad():
+            ids, values = self._kernels.draft(hidden, self._weight, self._bias, self._lm_head, self._vocab, k)
+            return ids.numpy(), values.numpy()
+
+
 def top_logprobs(logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return indices and log-probabilities of the k largest of logits (v,), best first, ties by index."""
-    if k > len(logits):
-        raise ValueError(f"the tree ranks {k} tokens but the heads know {len(logits)}")
-    top = logits.max()
-    norm = top + np.log(np.exp(logits - top).sum())
-    # All values as large as the k-th, so that equal ones do not compete by chance.
-    candidates = np.flatnonzero(logits >= np.partition(logits, -k)[-k])
-    best = candidates[np.argsort(-logits[candidates], kind="stable")[:k]]
-    return best, logits[best] - norm
+    """Indices and log-probabilities (K, k) of the largest of logits (K, v), best first, ties by index."""
+    ids = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    top = logits.max(axis=1, keepdims=True)
+    norm = top + np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
+    return ids, np.take_along_axis(logits, ids, axis=1) - norm

@@ -12,7 +12,7 @@ from medusa_core.kernels.pack import pack, unpack_rows
 from medusa_core.kernels.walk import walks
 
 runtime.start()
-import jittor as jt  # noqa: E402
+import jittor as jt
 
 ROWS_AT_ONCE = 192  # of a long prefill; keeps the activations in the second-level cache
 
@@ -38,9 +38,13 @@ class KernelModel:
     Arithmetic is float32 throughout. A row's result has the same bits whatever rows share the call.
     """
 
-    def __init__(self, config: ModelConfig, weights: dict[str, np.ndarray], dtype: str = "bfloat16", isa=None):
+    def __init__(
+        self, config: ModelConfig, weights: dict[str, np.ndarray], dtype: str = "bfloat16", isa=None
+    ):
         if config.head_dim % 16 or config.hidden_size % 16 or config.intermediate_size % 16:
-            raise ValueError("the CPU kernels need head_dim, hidden_size and intermediate_size in multiples of 16")
+            raise ValueError(
+                "the CPU kernels need head_dim, hidden_size and intermediate_size in multiples of 16"
+            )
         self.config = config
         self._kernels = Kernels(dtype, isa)
         layers = [f"model.layers.{i}." for i in range(config.num_hidden_layers)]
@@ -50,9 +54,13 @@ class KernelModel:
             return jt.array(np.stack([pack(m, dtype) for m in matrices]))
 
         embedding = jt.array(pack(weights["model.embed_tokens.weight"], dtype))
-        self._lm_head = embedding if config.tie_word_embeddings else jt.array(pack(weights["lm_head.weight"], dtype))
+        self._lm_head = (
+            embedding if config.tie_word_embeddings else jt.array(pack(weights["lm_head.weight"], dtype))
+        )
         qkv = [f"self_attn.{x}_proj" for x in "qkv"]
-        norms = [weights[f"{layer}{n}_layernorm.weight"] for layer in layers for n in ("input", "post_attention")]
+        norms = [
+            weights[f"{layer}{n}_layernorm.weight"] for layer in layers for n in ("input", "post_attention")
+        ]
         norms = np.stack([*norms, weights["model.norm.weight"]]).astype(np.float32)
         size = config.head_dim * (config.num_attention_heads + 2 * config.num_key_value_heads)
         bias = np.zeros((len(layers), size), np.float32)

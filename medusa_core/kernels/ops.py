@@ -7,7 +7,7 @@ from pathlib import Path
 from medusa_core import runtime
 
 runtime.start()
-import jittor as jt  # noqa: E402
+import jittor as jt
 
 FOLDER = Path(__file__).parent
 # Jittor's own flags hold -Ofast, which lets the compiler reorder sums; a row's bits must not depend on its company.
@@ -18,7 +18,7 @@ ELEMENT = {"bfloat16": "BFloat16", "float32": "Float32"}
 def _header(isa: int | None) -> str:
     # Jittor hashes the headers it finds through -I, so an edited one is compiled anew.
     forced = f"#define MEDUSA_ISA {isa}\n" if isa else ""
-    return f'{forced}#include "lm_head.h"\n'
+    return f'{forced}#include "medusa_heads.h"\n'
 
 
 class Kernels:
@@ -48,11 +48,12 @@ class Kernels:
             [*weights, *rope, rows, extra],
             [keys, values, out],
             model,
-            """medusa::Model m = {(long)data["layers"], (long)data["hidden"], (long)data["intermediate"], (long)data["heads"],
-                          (long)data["kv_heads"], (long)data["head_dim"], (float)data["eps"]};
-               medusa::Weights<W> w = {(Packed)in0_p, (Packed)in1_p, (Packed)in2_p, (Packed)in3_p, (Packed)in4_p, in5_p, in6_p};
-               medusa::forward<W>(m, w, {in7_p, in8_p}, (const medusa::Row*)in9_p, in10_p, in10_shape1, in9_shape0, out0_p, out1_p,
-                          out0_shape1, out0_shape3 / m.head_dim, out2_p);""",
+            """medusa::Model m = {(long)data["layers"], (long)data["hidden"], (long)data["intermediate"],
+                          (long)data["heads"], (long)data["kv_heads"], (long)data["head_dim"], (float)data["eps"]};
+               medusa::Weights<W> w = {(Packed)in0_p, (Packed)in1_p, (Packed)in2_p, (Packed)in3_p, (Packed)in4_p,
+                                       in5_p, in6_p};
+               medusa::forward<W>(m, w, {in7_p, in8_p}, (const medusa::Row*)in9_p, in10_p, in10_shape1, in9_shape0,
+                                  out0_p, out1_p, out0_shape1, out0_shape3 / m.head_dim, out2_p);""",
         )
         return out
 
@@ -62,8 +63,8 @@ class Kernels:
             [moves],
             [keys, values],
             {"head_dim": head_dim},
-            "medusa::commit(in0_p, in0_shape0, (long)data[\"head_dim\"], out0_p, out1_p, out0_shape0, out0_shape1, out0_shape2,"
-            " out0_shape3);",
+            """medusa::commit(in0_p, in0_shape0, (long)data["head_dim"], out0_p, out1_p, out0_shape0, out0_shape1,
+                              out0_shape2, out0_shape3);""",
         )
 
     def logits(self, hidden, packed, vocab):
@@ -85,6 +86,23 @@ class Kernels:
             [hidden, packed],
             [ids, values],
             {"vocab": vocab},
-            "medusa::top_k<W>(in0_p, in0_shape0, in0_shape1, (Packed)in1_p, (long)data[\"vocab\"], out0_shape1, out0_p, out1_p);",
+            """medusa::top_k<W>(in0_p, in0_shape0, in0_shape1, (Packed)in1_p, (long)data["vocab"], out0_shape1,
+                                out0_p, out1_p);""",
+        )
+        return ids, values
+
+    def draft(self, hidden, weight, bias, lm_head, vocab, k):
+        """Medusa heads' k best tokens after hidden (d,): ids (K, k) int32 and log-probabilities (K, k), best first.
+
+        weight: packed (layers, K, d/16, ...); bias (layers, K, d); lm_head: packed, (1, ...) for all or (K, ...).
+        """
+        heads = bias.shape[1]
+        ids, values = jt.empty((heads, k), "int32"), jt.empty((heads, k))
+        self._run(
+            [hidden, weight, bias, lm_head],
+            [ids, values],
+            {"vocab": vocab},
+            """medusa::Heads h = {in2_shape1, in2_shape0, in2_shape2, (long)data["vocab"], in3_shape0 > 1};
+               medusa::draft<W>(h, in0_p, (Packed)in1_p, in2_p, (Packed)in3_p, out0_shape1, out0_p, out1_p);""",
         )
         return ids, values

@@ -1,0 +1,133 @@
+"""Decoding: Medusa gives the plain text on any tree, stops where it should, and says what it did."""
+
+import numpy as np
+import pytest
+from tiny_model import tiny
+
+from medusa_core import decode, tree
+from medusa_core.kernels.model import KernelModel
+from medusa_core.llama import Llama
+
+PROMPT = [5, 17, 99, 3]
+
+
+class Guesses:
+    """A drafter that knows the text and is right at some nodes, wrong at the others."""
+
+    def __init__(self, text, right: float, seed: int = 0):
+        self.text, self.right, self.rng = text, right, np.random.default_rng(seed)
+        self.produced = 1  # tokens of the text that exist; the test counts them
+
+    def draft(self, hidden, token, shape):
+        tokens = self.rng.integers(0, 150, shape.size)
+        for node in range(1, shape.size):
+            place = self.produced - 1 + shape.depth[node]
+            if place < len(self.text) and self.rng.random() < self.right:
+                tokens[node] = self.text[place]
+        tokens[0] = token
+        return tokens.astype(np.int32), np.zeros(shape.size, np.float32)
+
+
+def run(base, shape, text, right=0.6, prompt=PROMPT, **settings):
+    drafter, steps = Guesses(text, right), []
+    for step in decode.medusa(base, drafter, shape, prompt, **settings):
+        steps.append(step)
+        drafter.produced = sum(len(s.tokens) for s in steps)
+    return steps
+
+
+def text_of(steps):
+    return [token for step in steps for token in step.tokens]
+
+
+@pytest.fixture(scope="module")
+def base():
+    config, weights = tiny(eos_token_ids=())
+    return KernelModel(config, weights)
+
+
+TREES = {
+    "chain": tree.chain(4),
+    "one node": tree.Tree.from_paths([(0,)]),
+    "dense": tree.dense([3, 2, 2]),
+    "random": tree.random_tree(20, 4, 5, np.random.default_rng(0)),
+}
+
+
+@pytest.mark.parametrize("shape", TREES.values(), ids=TREES)
+def test_greedy_medusa_is_plain_greedy(base, shape):
+    text = text_of(decode.plain(base, PROMPT, 80))
+    steps = run(base, shape, text, max_new_tokens=80)
+    assert text_of(steps) == text
+    assert len(steps) < 80
+    assert any(len(step.path) > 1 for step in steps)
+
+
+@pytest.mark.parametrize("shape", TREES.values(), ids=TREES)
+def test_exact_sampling_gives_the_plain_sample_of_the_same_seed(base, shape):
+    text = text_of(decode.plain(base, PROMPT, 60, temperature=0.9, seed=7))
+    assert text != text_of(decode.plain(base, PROMPT, 60, temperature=0.9, seed=8))
+    steps = run(base, shape, text, max_new_tokens=60, acceptance="exact", temperature=0.9, seed=7)
+    assert text_of(steps) == text
+    assert len(steps) < 60
+
+
+def test_greedy_medusa_is_plain_greedy_on_plain_ops_with_a_window():
+    config, weights = tiny(model_type="mistral", sliding_window=9, eos_token_ids=())
+    base = Llama(config, weights, "float32")
+    text = text_of(decode.plain(base, PROMPT, 30))
+    assert text_of(run(base, TREES["dense"], text, max_new_tokens=30)) == text
+    kernel = KernelModel(config, weights, "float32")
+    assert text_of(decode.plain(kernel, PROMPT, 30)) == text
+
+
+def test_typical_acceptance_takes_more_than_greedy_agreement(base):
+    text = text_of(decode.plain(base, PROMPT, 40))
+    steps = run(
+        base, TREES["dense"], text, max_new_tokens=40, acceptance="typical", temperature=0.7, epsilon=1e-9
+    )
+    assert len(text_of(steps)) == 40
+    guesses = [node for step in steps[1:] for node in step.path[1:]]
+    assert guesses and all(
+        step.probability[node] > step.threshold[node] for step in steps for node in step.path[1:]
+    )
+
+
+def test_nothing_after_the_end_token_is_returned(base, monkeypatch):
+    text = text_of(decode.plain(base, PROMPT, 40))
+    end = text[20]
+    monkeypatch.setattr(base, "config", type(base.config)(**{**vars(base.config), "eos_token_ids": (end,)}))
+    expected = text[: text.index(end) + 1]
+    assert text_of(decode.plain(base, PROMPT, 40)) == expected
+    assert text_of(run(base, TREES["chain"], text, right=1.0, max_new_tokens=40)) == expected
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 10])
+def test_the_limit_is_kept_to_the_token(base, limit):
+    text = text_of(decode.plain(base, PROMPT, 40))
+    assert text_of(run(base, TREES["chain"], text, right=1.0, max_new_tokens=limit)) == text[:limit]
+
+
+def test_decoding_fills_the_context_and_stops(base):
+    prompt = list(np.random.default_rng(0).integers(0, 150, 240))
+    text = text_of(decode.plain(base, prompt, 100))
+    assert len(text) == 256 - 240 + 1  # the last token is chosen, but has no place to be fed at
+    assert text_of(run(base, TREES["dense"], text, prompt=prompt, max_new_tokens=100)) == text
+
+
+def test_steps_say_what_was_proposed_and_what_became_of_it(base):
+    text = text_of(decode.plain(base, PROMPT, 30))
+    steps = run(base, TREES["dense"], text, max_new_tokens=30)
+    assert steps[0].times.keys() == {"prefill"} and steps[0].length == 0
+    length = len(PROMPT)
+    for step in steps[1:]:
+        assert step.length == length
+        assert step.times.keys() == {"draft", "verify", "accept", "commit"}
+        assert [step.reason[node] for node in step.path[1:]] == ["accepted"] * (len(step.path) - 1)
+        assert step.tokens[: len(step.path) - 1] == step.node_tokens[list(step.path[1:])].tolist()
+        length += len(step.path)
+
+
+def test_unknown_acceptance_is_refused(base):
+    with pytest.raises(ValueError, match="greedy, typical or exact"):
+        next(decode.medusa(base, None, decode.ROOT_ONLY, PROMPT, 4, acceptance="nucleus"))

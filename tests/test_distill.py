@@ -1,0 +1,95 @@
+"""Self-distillation: what is asked and answered, and runs that survive an interruption."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from medusa_core import distill, llama
+from medusa_core.data import DataError, read_tokens
+from medusa_core.distill import Settings
+from medusa_core.text import chat_ids, load_tokenizer
+
+PROMPTS = ["Name a colour.", "Say hello."]
+SETTINGS = Settings(self_prompts=3, samples=2, max_new_tokens=6)
+
+
+@pytest.fixture(scope="module")
+def base():
+    return llama.load("embedded")
+
+
+def rows(tokens):
+    return [(p.tolist(), a.tolist()) for p, a in zip(tokens.prompt_ids, tokens.answer_ids, strict=True)]
+
+
+def test_template_parts_put_together_are_the_template(base):
+    tokenizer = load_tokenizer(base.folder)
+    before, after = distill.template_parts(tokenizer)
+    middle = tokenizer("Hello there", add_special_tokens=False)["input_ids"]
+    assert before + middle + after == list(chat_ids(tokenizer, [{"role": "user", "content": "Hello there"}]))
+
+
+def test_token_set_holds_the_models_own_answers(base, tmp_path):
+    tokens = distill.distill(base, PROMPTS, SETTINGS, tmp_path / "set.parquet", batch=4)
+    tokenizer = load_tokenizer(base.folder)
+    prompts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens.prompt_ids]
+    assert sum(PROMPTS[0] in text for text in prompts) == 2  # two samples; answer 0 greedy, answer 1 sampled
+    assert all(0 < len(ids) <= 6 for ids in tokens.answer_ids)
+    assert tokens.metadata["temperatures"] == [0.0, 0.7] and tokens.metadata["seed"] == 0
+    greedy = chat_ids(tokenizer, [{"role": "user", "content": PROMPTS[0]}])
+    (answer,) = [a for p, a in rows(tokens) if p == list(greedy)][:1]
+    from medusa_core import decode
+
+    assert answer == [t for step in decode.plain(base, greedy, 6) for t in step.tokens]
+    assert rows(read_tokens(tmp_path / "set.parquet")) == rows(tokens)
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same_rows(base, tmp_path):
+    whole = distill.distill(base, PROMPTS, SETTINGS, tmp_path / "whole.parquet", batch=4)
+
+    class Interrupted(Exception):
+        pass
+
+    def stop_after_two(*arguments):
+        for number, request in enumerate(generate(*arguments)):
+            if number == 2:
+                raise Interrupted
+            yield request
+
+    generate, distill.generate = distill.generate, stop_after_two
+    try:
+        with pytest.raises(Interrupted):
+            distill.distill(base, PROMPTS, SETTINGS, tmp_path / "cut.parquet", batch=4)
+    finally:
+        distill.generate = generate
+    journal = tmp_path / "cut.journal.jsonl"
+    assert len(journal.read_text().splitlines()) == 3
+    journal.write_text(journal.read_text() + '{"key": 5, "prompt_i')  # what a crash leaves
+    resumed = distill.distill(base, PROMPTS, SETTINGS, tmp_path / "cut.parquet", batch=3)
+    assert rows(resumed) == rows(whole)
+    assert not journal.exists()
+
+
+def test_a_journal_of_other_settings_is_refused(base, tmp_path):
+    journal = tmp_path / "set.journal.jsonl"
+    journal.write_text(json.dumps({"digest": "of something else"}) + "\n")
+    with pytest.raises(DataError, match="set.journal.jsonl: made with other settings"):
+        distill.distill(base, PROMPTS, SETTINGS, tmp_path / "set.parquet")
+
+
+def test_evaluation_prompts_are_left_out(base, tmp_path):
+    questions = [{"question_id": 1, "turns": ["Name a colour."]}]
+    tokens = distill.distill(base, PROMPTS, SETTINGS, tmp_path / "set.parquet", batch=4, exclude=questions)
+    tokenizer = load_tokenizer(base.folder)
+    assert not any("Name a colour" in tokenizer.decode(ids) for ids in tokens.prompt_ids)
+    assert any("Say hello" in tokenizer.decode(ids) for ids in tokens.prompt_ids)
+
+
+def test_command_line_names_what_is_missing(tmp_path):
+    command = [sys.executable, "-m", "medusa_core.distill", "--out", str(tmp_path / "x.parquet")]
+    nothing = subprocess.run(command, capture_output=True, text=True)
+    assert nothing.returncode == 2 and "nothing to answer" in nothing.stderr
+    missing = subprocess.run([*command, "--prompts", "nowhere.jsonl"], capture_output=True, text=True)
+    assert missing.returncode == 1 and "nowhere.jsonl: no such file" in missing.stderr
