@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,7 +193,19 @@ class TokenSet:
         """The rows of one split, in their order."""
         if split not in SPLITS:
             raise DataError(f"split {split!r} is unknown: expected {' or '.join(SPLITS)}")
-        rows = np.flatnonzero(self.split == split)
+        return self._rows(np.flatnonzero(self.split == split))
+
+    def thin(self, train: int, held_out: int) -> TokenSet:
+        """Rows spread evenly over each split that hold about so many answer tokens; 0 keeps the whole split."""
+        kept = []
+        for split, positions in zip(SPLITS, (train, held_out), strict=True):
+            rows = np.flatnonzero(self.split == split)
+            tokens = sum(len(self.answer_ids[i]) for i in rows)
+            share = min(1.0, positions / max(tokens, 1)) if positions else 1.0
+            kept.append(rows[np.linspace(0, len(rows) - 1, math.ceil(share * len(rows))).astype(int)])
+        return self._rows(np.concatenate(kept))
+
+    def _rows(self, rows: np.ndarray) -> TokenSet:
         prompts, answers = [self.prompt_ids[i] for i in rows], [self.answer_ids[i] for i in rows]
         return TokenSet(prompts, answers, self.sample[rows], self.split[rows], self.metadata)
 

@@ -171,6 +171,18 @@ def test_the_split_of_a_prompt_does_not_depend_on_the_others(tmp_path):
     assert whole[100:].tolist() == part.tolist()
 
 
+def test_thinning_keeps_a_share_of_each_split_spread_over_its_rows():
+    answers = [np.full(10, row, np.int32) for row in range(40)]
+    prompts = [np.array([row], np.int32) for row in range(40)]
+    split = np.array(["held-out" if row % 4 == 0 else "train" for row in range(40)])
+    tokens = data.TokenSet(prompts, answers, np.zeros(40, np.int32), split, {"seed": 1})
+    thin = tokens.thin(train=40, held_out=20)
+    assert [int(answer[0]) for answer in thin.answer_ids] == [1, 13, 26, 39, 0, 36]
+    assert thin.select("train").answer_tokens == 40 and thin.metadata == {"seed": 1}
+    assert tokens.thin(0, 20).select("train").answer_tokens == 300
+    assert tokens.thin(10**6, 0).answer_tokens == 400
+
+
 def test_the_same_answer_to_the_same_prompt_is_written_once(tmp_path):
     rows = [{"prompt_ids": [1, 2], "answer_ids": ids, "sample": n} for n, ids in enumerate([[3], [4], [3]])]
     assert [a.tolist() for a in data.write_tokens(tmp_path / "t.parquet", rows, {}).answer_ids] == [[3], [4]]
