@@ -168,13 +168,15 @@ def _allowed_names() -> dict[tuple[str, str], object]:
         ("numpy", "dtype"): _Name(_DType),
         ("numpy", "ndarray"): _Name(_NDArray),
         ("ml_dtypes", "bfloat16"): "bfloat16",
-        ("jittor", "Var"): _Name(lambda array: array),
-        ("jittor_core", "Var"): _Name(lambda array: array),
         ("torch._utils", "_rebuild_tensor_v2"): _Name(_rebuild_tensor),
         ("torch._utils", "_rebuild_tensor"): _Name(_rebuild_tensor),
         ("torch._utils", "_rebuild_parameter"): _Name(lambda data, *_: data),
         ("torch", "Size"): _Name(tuple),
     }
+    for module in ("builtins", "__builtin__"):
+        names[module, "bytes"] = _Name(lambda: b"")  # how protocols 0 to 2 spell no bytes
+    for name in ("Var", "jittor_core.Var"):
+        names["jittor", name] = _Name(lambda array: array)
     for core in ("numpy.core", "numpy._core"):
         names[f"{core}.multiarray", "_reconstruct"] = _Name(lambda *_: _NDArray())
         names[f"{core}.numeric", "_frombuffer"] = _Name(_frombuffer)
