@@ -7,7 +7,6 @@ from pathlib import Path
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 MATH = re.compile(r"\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$]+?)\$", re.DOTALL)
 # nbconvert's page without the scripts that it would load from elsewhere.
 PAGE = """{% extends 'lab/index.html.j2' %}
@@ -27,12 +26,12 @@ def export(notebook: Path, page: Path) -> None:
     from nbconvert import HTMLExporter
 
     content = nbformat.read(notebook, as_version=4)
-    widgets = content.metadata.pop("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+    content.metadata.pop("widgets", None)  # with it, the page would load a widget manager from elsewhere
     has_figures = False
     for cell in content.cells:
         if cell.cell_type == "code":
-            cell.outputs = [shown for output in cell.outputs for shown in _without_widgets(output, widgets)]
             for output in cell.outputs:
+                _still_widget(output)
                 has_figures |= _draw_figure(output)
     exporter = HTMLExporter(extra_loaders=[DictLoader({"page.html.j2": PAGE})], template_file="page.html.j2")
     body, _ = exporter.from_notebook_node(content, {"metadata": {"name": notebook.stem}})
@@ -46,22 +45,10 @@ def export(notebook: Path, page: Path) -> None:
     page.write_text(text, encoding="utf-8")
 
 
-def _without_widgets(output: dict, widgets: dict) -> list[dict]:
-    """What stands for an output in a page without a kernel: of a widget, the outputs it had captured."""
-    view = output.get("data", {}).get(WIDGET_VIEW)
-    if view is None:
-        return [output]
-    from nbformat import from_dict
-
-    note = "(an interactive control: open this chapter in JupyterLab)"
-    stand_in = {"output_type": "display_data", "data": {"text/plain": note}, "metadata": {}}
-    return [from_dict(shown) for shown in [stand_in, *_captured(view["model_id"], widgets)]]
-
-
-def _captured(model: str, widgets: dict) -> list[dict]:
-    state = widgets.get(model, {}).get("state", {})
-    children = [child.removeprefix("IPY_MODEL_") for child in state.get("children", [])]
-    return [*state.get("outputs", []), *(found for child in children for found in _captured(child, widgets))]
+def _still_widget(output: dict) -> None:
+    """Put a note in place of a widget, which shows nothing without a kernel."""
+    if WIDGET_VIEW in output.get("data", {}):
+        output["data"] = {"text/plain": "(an interactive control: open this chapter in JupyterLab)"}
 
 
 def _draw_figure(output: dict) -> bool:

@@ -165,7 +165,9 @@ def _import_jittor(home: Path) -> None:
         with os.fdopen(handle, "w") as file, _redirected(file) as console:
             utils = import_utils(home)
             stamp = ready_stamp(utils)
-            with _progress(console, stamp.parent, cold=not stamp.exists()):
+            first_rank = os.environ.get("OMPI_COMM_WORLD_RANK", "0") == "0"
+            cold = not stamp.exists() and first_rank
+            with _progress(console, stamp.parent) if cold else contextlib.nullcontext():
                 import jittor  # noqa: F401
             stamp.touch()
     except Exception as error:
@@ -235,20 +237,16 @@ def _redirected(file: TextIO) -> Iterator[TextIO]:
 
 
 @contextlib.contextmanager
-def _progress(console: TextIO, cache: Path, cold: bool) -> Iterator[None]:
-    """Say in words that Jittor compiles: at once when the cache is cold, else only if starting takes long."""
+def _progress(console: TextIO, cache: Path) -> Iterator[None]:
+    """Say in words how far the compilation inside the block is."""
     done, begin = threading.Event(), time.monotonic()
 
     def report() -> None:
-        if done.wait(0 if cold else 30):
-            return
-        print("Compiling Jittor, about 2 minutes on 2 cores, once ...", file=console, flush=True)
         while not done.wait(20):
             files = sum(1 for _ in cache.rglob("*.o"))
-            seconds = time.monotonic() - begin
-            print(f"  {seconds:3.0f} s: {files} files compiled", file=console, flush=True)
-        print(f"Jittor is ready after {time.monotonic() - begin:.0f} s.", file=console, flush=True)
+            print(f"  {time.monotonic() - begin:3.0f} s: {files} files compiled", file=console, flush=True)
 
+    print("Compiling Jittor, about 2 minutes on 2 cores, once ...", file=console, flush=True)
     thread = threading.Thread(target=report, daemon=True)
     thread.start()
     try:
@@ -256,6 +254,7 @@ def _progress(console: TextIO, cache: Path, cold: bool) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+    print(f"Jittor is ready after {time.monotonic() - begin:.0f} s.", file=console, flush=True)
 
 
 if __name__ == "__main__":

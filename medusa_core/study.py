@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parent
 APART = {"study.py", "report.py", "doctor.py"}
 # What a chapter reads unless its notebook metadata says {"medusa": {"inputs": [globs below the root]}}.
 DEFAULT_INPUTS = ["artifacts/data/**/*", "artifacts/heads/**/*"]
-CELL_HOURS = {"quick": 1, "given": 24}  # a full training is one cell
+CELL_HOURS = {"quick": 0.5, "given": 24}  # a full training is one cell
 
 
 class StudyError(Exception):
@@ -155,7 +155,7 @@ def execute(notebook: Path, output: Path, params: dict, title: str) -> float:
             progress_bar={"desc": title, "leave": False, "disable": not on_terminal},
             start_timeout=180,
             extra_arguments=["--IPKernelApp.log_level=ERROR"],  # else it warns of TCP on this very machine
-            execution_timeout=CELL_HOURS["given" if params else "quick"] * 3600,
+            execution_timeout=int(CELL_HOURS["given" if params else "quick"] * 3600),
         )
     except papermill.PapermillExecutionError as error:
         trace = error.traceback[-1] if error.traceback else ""

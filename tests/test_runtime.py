@@ -1,0 +1,223 @@
+"""Starting Jittor: each case in a process of its own, since a process starts Jittor once."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from medusa_core import doctor, machine, runtime
+
+
+def python(code, **environment):
+    """Run code in a fresh interpreter far from the repository; returns the completed process."""
+    inherited = {name: value for name, value in os.environ.items() if name not in STARTED_ENVIRONMENT}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=inherited | environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+# Left in this process when a test started Jittor here.
+STARTED_ENVIRONMENT = {"OMP_NUM_THREADS", "nvcc_path", "use_mpi", "use_mkl", "cc_path", "python_config_path"}
+
+
+@pytest.fixture(scope="module")
+def warm():
+    """Jittor compiled, as it is after the first start on a machine."""
+    done = python("from medusa_core import runtime; runtime.start()")
+    assert done.returncode == 0, done.stderr
+
+
+STATE = """
+import json, os, random, resource, signal, ssl, sys
+before = ssl._create_default_https_context, sys.getrecursionlimit(), dict(os.environ)
+from medusa_core import runtime
+runtime.start()
+import jittor as jt, numpy as np
+print(json.dumps({
+    "sigint": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
+    "sigchld": signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL,
+    "tls": ssl._create_default_https_context is before[0],
+    "recursion": sys.getrecursionlimit() == before[1],
+    "home": os.environ.get("HOME") == before[2].get("HOME") and "JITTOR_HOME" not in os.environ,
+    "torch": "torch" in sys.modules,
+    "cuda": bool(jt.has_cuda),
+    "onednn": jt.mkl_ops is not None,
+    "threads": os.environ["OMP_NUM_THREADS"],
+    "root": str(runtime.ROOT),
+    "random": [random.random(), float(np.random.rand()), float(jt.rand(1).numpy()[0])],
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def started(warm):
+    """What a warm start leaves in its process, on a machine whose PATH holds an nvcc that cannot work."""
+    return python(STATE)
+
+
+def test_a_warm_start_prints_nothing(started):
+    assert started.returncode == 0, started.stderr
+    assert started.stderr == ""
+    assert len(started.stdout.splitlines()) == 1
+
+
+def test_a_start_leaves_the_process_as_it_was(started):
+    state = json.loads(started.stdout)
+    assert state["sigint"] and state["sigchld"] and state["tls"] and state["recursion"] and state["home"]
+    assert not state["torch"]
+    assert state["threads"] == str(machine.cores())
+    assert state["root"] == str(Path(__file__).parents[1])
+
+
+def test_matrix_products_use_onednn_where_it_is_installed(started):
+    assert json.loads(started.stdout)["onednn"] == (machine.onednn_library() is not None)
+
+
+def test_seeds_are_set_after_the_import(started):
+    again = json.loads(python(STATE).stdout)
+    assert again["random"] == json.loads(started.stdout)["random"]
+    other = python(STATE.replace("start()", "start(seed=7)"))
+    assert all(a != b for a, b in zip(json.loads(other.stdout)["random"], again["random"], strict=True))
+
+
+def test_an_nvcc_without_a_gpu_is_ignored(warm, tmp_path):
+    if machine.gpu_present():
+        pytest.skip("this machine has a GPU")
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 13.0, V13.0.1'\n")
+    nvcc.chmod(0o755)
+    done = python(STATE, PATH=f"{tmp_path}:{os.environ['PATH']}", nvcc_path=str(nvcc))
+    assert done.returncode == 0, done.stderr
+    assert not json.loads(done.stdout)["cuda"]
+
+
+def test_ctrl_c_raises_keyboard_interrupt(warm):
+    done = python(
+        "import os, signal, time\n"
+        "from medusa_core import runtime\n"
+        "runtime.start()\n"
+        "import jittor as jt\n"
+        "(jt.rand(3) + 1).sync()\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGINT); time.sleep(10)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+    )
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
+def test_a_killed_child_does_not_end_the_process(warm):
+    done = python(
+        "from medusa_core import runtime\n"
+        "runtime.start()\n"
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "child.kill(); child.wait(); print('alive')\n"
+    )
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
+
+
+def test_a_second_start_changes_nothing_and_other_threads_are_refused(warm):
+    done = python(
+        "import random\n"
+        "from medusa_core import runtime\n"
+        "runtime.start(seed=3, threads=1)\n"
+        "first = random.random(); runtime.start(); assert random.random() != first\n"
+        "runtime.start(seed=3, threads=1); assert random.random() == first\n"
+        "runtime.start(threads=2)\n"
+    )
+    assert done.stderr.rstrip().endswith("Jittor runs with 1 threads already; give 2 to the first start()")
+
+
+def test_jittor_imported_before_is_refused():
+    done = python(
+        "import sys, types\n"
+        "sys.modules['jittor'] = types.ModuleType('jittor')\n"
+        "from medusa_core import runtime\n"
+        "runtime.start()\n"
+    )
+    assert "call start() before the first `import jittor`" in done.stderr
+
+
+def test_a_failing_compiler_shows_its_own_words(tmp_path):
+    compiler = tmp_path / "g++"
+    compiler.write_text(
+        "#!/bin/sh\n[ \"$1\" = --version ] && echo 'g++ 12.2.0' && exit\necho broken here; exit 1\n"
+    )
+    compiler.chmod(0o755)
+    done = python(
+        "from medusa_core import runtime; runtime.start()",
+        cc_path=str(compiler),
+        JITTOR_HOME=str(tmp_path / "home"),
+    )
+    assert done.returncode == 1
+    message = done.stderr[done.stderr.rindex("RuntimeError") :]
+    assert "Jittor could not be compiled or loaded" in message and "broken here" in message
+    assert "make doctor" in message
+
+
+def test_the_users_jittor_configuration_is_not_touched(tmp_path):
+    """A start records nothing in ~/.cache/jittor/config.json, which later Jittor programs obey."""
+    compiler = tmp_path / "g++"
+    compiler.write_text("#!/bin/sh\n[ \"$1\" = --version ] && echo 'g++ 12.2.0' && exit\nexit 1\n")
+    compiler.chmod(0o755)
+    done = python(
+        "from medusa_core import runtime; runtime.start()", cc_path=str(compiler), HOME=str(tmp_path)
+    )
+    assert "could not be compiled" in done.stderr  # far enough: the folder is chosen before
+    assert not (tmp_path / ".cache" / "jittor").exists()
+    assert (tmp_path / ".cache" / "medusa_core").is_dir()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    done = python(
+        "from medusa_core import runtime; runtime.start()", JITTOR_HOME=str(tmp_path / "file" / "x")
+    )
+    assert f"cannot write to {tmp_path}/file/x" in done.stderr and "set JITTOR_HOME" in done.stderr
+
+
+@pytest.mark.parametrize("before", [None, "0,1"])
+def test_gpus_are_hidden_inside_the_block_only(monkeypatch, before):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if before is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
+    with pytest.raises(ZeroDivisionError), runtime.hide_gpus():
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+        raise ZeroDivisionError
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == before
+
+
+def test_conda_names_its_compiler_in_cxx(monkeypatch, tmp_path):
+    compiler = tmp_path / "x86_64-conda-linux-gnu-g++"
+    compiler.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("cc_path", raising=False)
+    monkeypatch.setenv("CXX", str(tmp_path / "x86_64-conda-linux-gnu-c++"))
+    assert machine.compiler() == str(compiler)
+    monkeypatch.delenv("CXX")
+    assert machine.compiler() == ""
+
+
+def test_importing_the_package_starts_nothing():
+    done = python(
+        "import sys, medusa_core, medusa_core.runtime, medusa_core.study; print('jittor' in sys.modules)"
+    )
+    assert done.stdout == "False\n", done.stderr
+
+
+def test_the_doctor_stops_only_for_what_stops_the_study(capsys, monkeypatch):
+    assert doctor.main() == 0
+    assert "The study runs on this machine." in capsys.readouterr().out
+    monkeypatch.setattr(machine, "compiler", lambda: "")
+    assert doctor.main() == 1
+    printed = capsys.readouterr().out
+    assert machine.COMPILER_FIX in printed and "cannot run here yet: C++ compiler" in printed
