@@ -221,7 +221,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(stopped, tiny):
     content = bytearray(last.read_bytes())
     content[-5] ^= 1
     last.write_bytes(content)
-    with pytest.raises(checkpoint.CheckpointError, match=f"{last}: checksum"):
+    with pytest.raises(checkpoint.CheckpointError, match=str(last)):
         tiny("stopped", resume=True)
 
 
@@ -231,9 +231,10 @@ def test_killed_and_resumed_training_ends_with_the_bits_of_an_unbroken_one(tmp_p
     def command(name, *flags):
         return [sys.executable, str(ROOT / "tests" / "train_tiny.py"), str(tmp_path / name), *flags]
 
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # One thread: work this small only waits for a second one on a busy machine.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     broken = subprocess.Popen(command("broken"), env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 900
     while len(train.checkpoints(tmp_path / "broken" / "run")) < 2 and time.monotonic() < deadline:
         assert broken.poll() is None, "training ended before it could be killed"
         time.sleep(0.005)
@@ -241,7 +242,7 @@ def test_killed_and_resumed_training_ends_with_the_bits_of_an_unbroken_one(tmp_p
     assert broken.wait() == -signal.SIGKILL
     assert not (tmp_path / "broken" / "heads").exists()
     for name, flags in (("broken", ["--resume"]), ("whole", [])):
-        subprocess.run(command(name, *flags), env=environment, check=True, capture_output=True, timeout=240)
+        subprocess.run(command(name, *flags), env=environment, check=True, capture_output=True, timeout=900)
     files = [tmp_path / name / "heads" / heads.WEIGHTS_FILE for name in ("broken", "whole")]
     one, two = (checkpoint.load(path)[0] for path in files)
     assert one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)

@@ -15,7 +15,7 @@ def config(folder: Path, **changes) -> TrainConfig:
         "run": str(folder / "run"),
         "num_heads": 2,
         "draft_vocab_size": 32,
-        "epochs": 40.0,
+        "epochs": 12.0,
         "batch_positions": 32,
         "block": 4,
         "learning_rate": 3e-3,
