@@ -2,18 +2,25 @@
 
 from medusa_core.plots.bench import fig_speedup, fig_step_time, fig_tokens_per_step
 from medusa_core.plots.masks import fig_mask, fig_unrolled
+from medusa_core.plots.tokens import fig_coverage, fig_lengths, html_labels
 from medusa_core.plots.training import fig_accuracy, fig_head_accuracy, fig_losses
 from medusa_core.plots.trees import fig_expected_tokens, fig_tree
+from medusa_core.plots.weights import fig_bytes, fig_rounding
 
 __all__ = [
     "fig_accuracy",
+    "fig_bytes",
+    "fig_coverage",
     "fig_expected_tokens",
     "fig_head_accuracy",
+    "fig_lengths",
     "fig_losses",
     "fig_mask",
+    "fig_rounding",
     "fig_speedup",
     "fig_step_time",
     "fig_tokens_per_step",
     "fig_tree",
     "fig_unrolled",
+    "html_labels",
 ]
