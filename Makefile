@@ -7,13 +7,14 @@ CHECK := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.10 python3 python; do \
 	$$name -c '$(CHECK)' > /dev/null 2>&1 && echo $$name && break; done)
 PARAMS ?=
+CHAPTERS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help study test lint format lab doctor clean
+.PHONY: help study test lint format lab notebooks doctor clean
 
 help:  ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 study: .venv/installed  ## Run all chapters and print the result table (PARAMS=params/study.yaml: another scale)
 	@.venv/bin/python -m medusa_core.study $(if $(PARAMS),--params '$(PARAMS)')
@@ -34,6 +35,9 @@ format: .venv/installed  ## Rewrite the code in the project's style
 
 lab: .venv/installed  ## Open the notebooks in JupyterLab
 	.venv/bin/jupyter lab --notebook-dir notebooks
+
+notebooks: .venv/installed  ## Run the chapters where they lie and save their outputs (CHAPTERS='01 04': only these)
+	.venv/bin/python -m medusa_core.refresh $(CHAPTERS)
 
 doctor: .venv/installed  ## Say what this machine has and lacks, with the fix for each lack
 	@.venv/bin/python -m medusa_core.runtime

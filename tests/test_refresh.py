@@ -1,0 +1,75 @@
+"""Refreshing chapters: what is kept, what is taken out, and that a failed run leaves the file as it was."""
+
+import json
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from medusa_core import refresh
+from medusa_core.refresh import CONTROLS, RefreshError, clean
+from medusa_core.report import WIDGET_VIEW
+
+
+def notebook(*outputs):
+    cell = new_code_cell("1", outputs=list(outputs), execution_count=1)
+    cell.metadata = {"tags": ["kept"], "execution": {"iopub.status.busy": "2026"}}
+    metadata = {"widgets": {"state": {}}, "medusa": {"inputs": []}, "language_info": {"version": "3.11.7"}}
+    return new_notebook(cells=[new_markdown_cell("# Why?"), cell], metadata=metadata)
+
+
+def test_results_and_own_metadata_stay():
+    result = new_output("execute_result", data={"text/plain": "1"}, execution_count=1)
+    content = notebook(result, new_output("stream", name="stdout", text="hello\n"))
+    clean(content, "01_x.ipynb")
+    cell = content.cells[1]
+    assert [output.output_type for output in cell.outputs] == ["execute_result", "stream"]
+    assert cell.execution_count == 1
+    assert cell.metadata == {"tags": ["kept"]}
+    assert set(content.metadata) == {"kernelspec", "language_info", "medusa"}
+    assert content.metadata.kernelspec.name == "python3"
+
+
+def test_a_widget_becomes_a_line_that_says_how_to_use_it():
+    view = {WIDGET_VIEW: {"model_id": "abc"}, "text/plain": "VBox(children=...)"}
+    content = notebook(new_output("display_data", data=view))
+    clean(content, "01_x.ipynb")
+    assert content.cells[1].outputs[0].data == {"text/plain": CONTROLS}
+
+
+def test_text_on_standard_error_is_refused_by_cell():
+    content = notebook(new_output("stream", name="stderr", text="compiling 3/4\n"))
+    with pytest.raises(RefreshError, match=r"01_x.ipynb: cell 1 .*\ncompiling 3/4\n"):
+        clean(content, "01_x.ipynb")
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A study of two chapters: one works, one fails."""
+    (tmp_path / "notebooks").mkdir()
+    for name, source in (("01_works", "import os\nprint(os.getcwd()[-9:])"), ("02_fails", "1 / 0")):
+        path = tmp_path / "notebooks" / f"{name}.ipynb"
+        nbformat.write(new_notebook(cells=[new_code_cell(source)]), path)
+    return tmp_path
+
+
+def test_a_chapter_runs_in_its_folder_and_keeps_its_outputs(study, capsys):
+    assert refresh.main(["01"], study) == 0
+    saved = json.loads((study / "notebooks" / "01_works.ipynb").read_text())
+    assert saved["cells"][0]["outputs"][0]["text"] == ["notebooks\n"]
+    assert saved["cells"][0]["execution_count"] == 1
+    assert "01_works.ipynb ... saved after" in capsys.readouterr().out
+
+
+def test_a_chapter_that_fails_stays_as_it_was(study, capsys):
+    path = study / "notebooks" / "02_fails.ipynb"
+    before = path.read_bytes()
+    assert refresh.main(["02"], study) == 1
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir() if file.name.startswith(".")] == []
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_number_without_a_chapter_is_an_error(study):
+    with pytest.raises(SystemExit):
+        refresh.main(["07"], study)
