@@ -24,6 +24,8 @@ ARTIFACTS = ROOT / "artifacts"
 # Jittor looks for oneDNN under this name only, whatever version lies there.
 ONEDNN_FOLDER = Path(".cache/jittor/mkl/dnnl_lnx_2.2.0_cpu_gomp")
 
+CORE_FILES = 160  # object files of a compiled Jittor 1.3.11
+
 _started: int | None = None  # threads of the running Jittor
 _onednn: ctypes.CDLL | None = None  # keeps the preloaded library alive
 
@@ -244,7 +246,11 @@ def _progress(console: TextIO, cache: Path) -> Iterator[None]:
     def report() -> None:
         while not done.wait(20):
             files = sum(1 for _ in cache.rglob("*.o"))
-            print(f"  {time.monotonic() - begin:3.0f} s: {files} files compiled", file=console, flush=True)
+            print(
+                f"  {time.monotonic() - begin:3.0f} s: {files} of about {CORE_FILES} files",
+                file=console,
+                flush=True,
+            )
 
     print("Compiling Jittor, about 2 minutes on 2 cores, once ...", file=console, flush=True)
     thread = threading.Thread(target=report, daemon=True)
