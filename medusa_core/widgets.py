@@ -65,6 +65,19 @@ def summary_mask(tree: Tree, stage: str = "tree step", past: int = 4, padding: i
     return f"{line}; {len(tree.paths)} paths unrolled take {rows} rows, the tree {tree.size}"
 
 
+class _Replaceable:
+    """A figure as an output with an identity: plotly figures display themselves, which loses the display_id."""
+
+    def __init__(self, figure: go.Figure):
+        self.figure = figure
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        return self.figure._repr_mimebundle_(include, exclude)
+
+    def __repr__(self):
+        return self.figure.layout.title.text
+
+
 class MaskExplorer:
     """Controls and the two figures that they drive; see `explore_mask`.
 
@@ -126,15 +139,15 @@ class MaskExplorer:
     def show(self) -> None:
         """Display controls, figures and the summary line."""
         display(self.controls)
-        self._handles["mask"] = display(self.mask_figure, display_id=True)
-        self._handles["unrolled"] = display(self.unrolled_figure, display_id=True)
+        self._handles["mask"] = display(_Replaceable(self.mask_figure), display_id=True)
+        self._handles["unrolled"] = display(_Replaceable(self.unrolled_figure), display_id=True)
         print(self.summary)
 
     _ipython_display_ = show
 
     def _redraw(self, name: str, figure: go.Figure) -> None:
         if handle := self._handles.get(name):
-            handle.update(figure)
+            handle.update(_Replaceable(figure))
 
     def _offer_rows(self, names: list[str]) -> None:
         """Offer the rows of the mask to lock; a locked row that is no longer there is let go."""
