@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 
 from medusa_core.plots.palette import COLOURS
+from medusa_core.plots.trees import layout
+from medusa_core.tree import Tree
 
 BOX, GAP, LEFT = 92, 12, 14  # width of a token's box, space between boxes, left margin
 TOKENS, HEADS = 210, 70  # heights of the rows of tokens and of heads
@@ -37,6 +39,49 @@ def svg_heads(read: list[str], coming: list[str], heads: int) -> str:
         parts.append(_label(x + BOX / 2, TOKENS + 56, f"t + {ahead + 1}"))
     parts.append(_label(middle, TOKENS + 56, "t"))
     return svg(wide, TOKENS + 72, "One hidden state feeds the LM head and all heads", parts)
+
+
+def svg_step(before: list[str], tree: Tree, texts: list[str], path: tuple[int, ...], bonus: str) -> str:
+    """One step of decoding: the text `before`, the tree's texts (n,), which `path` was accepted, the next token."""
+    first, top, row = len(before), 84, 46
+    height = layout(tree)
+    y = [top + row * value for value in height]
+    bottom = top + row * (max(height) + 1)
+    names = ["text so far", *[""] * (first - 1), "root", *(f"head {k + 1}" for k in range(tree.max_depth))]
+    parts = [_label(LEFT, 26, "1  The heads guess a tree of continuations.", "start", 17)]
+    parts += [_label(_x(place) + BOX / 2, 62, name, colour="#555555") for place, name in enumerate(names)]
+    for place, text in enumerate(before):
+        parts.append(_box(_x(place), y[0], BOX, 34, text, COLOURS["prefix"], COLOURS["ancestor"]))
+    for node in range(1, tree.size):
+        parent = tree.parents[node]
+        start, end = _x(first + tree.depth[parent]) + BOX, _x(first + tree.depth[node])
+        colour, width = (COLOURS["accepted"], 4) if node in path else (COLOURS["plain"], 1.5)
+        parts.append(
+            f'<line x1="{start:g}" y1="{y[parent] + 17:g}" x2="{end:g}" y2="{y[node] + 17:g}" '
+            f'stroke="{colour}" stroke-width="{width}"/>'
+        )
+    for node, text in enumerate(texts):
+        ground, colour, mark = "#FFFFFF", COLOURS["plain"], " \N{MULTIPLICATION SIGN}"
+        if node in path:
+            ground, colour, mark = "#CDEDE3", COLOURS["accepted"], " \N{CHECK MARK}"
+        if node == 0:
+            ground, colour, mark = COLOURS["prefix"], COLOURS["ancestor"], ""
+        parts.append(_box(_x(first + tree.depth[node]), y[node], BOX, 34, text + mark, ground, colour))
+    check = f"2  One forward of the base model checks all {tree.size} rows at once."
+    kept = f"3  The longest right path stays, and the base adds a token: {len(path)} tokens in one step."
+    parts += [
+        _label(LEFT, place, text, "start", 17) for place, text in ((bottom + 20, check), (bottom + 50, kept))
+    ]
+    after = [*before, texts[0], *(texts[node] for node in path[1:]), bonus]
+    for place, text in enumerate(after):
+        ground, colour = COLOURS["prefix"], COLOURS["ancestor"]
+        if place > first:
+            ground, colour = "#CDEDE3", COLOURS["accepted"]
+        if place == len(after) - 1:
+            ground, colour = "#F6E3EE", COLOURS["bonus"]
+        parts.append(_box(_x(place), bottom + 68, BOX, 34, text, ground, colour))
+    columns = max(len(after), first + tree.max_depth + 1)
+    return svg(max(_x(columns), 640), bottom + 116, "A step of Medusa decoding", parts)
 
 
 def svg(width: float, height: float, title: str, parts: list[str]) -> str:

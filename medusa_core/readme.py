@@ -1,0 +1,108 @@
+"""Writes README's result tables from the result files: `python -m medusa_core.readme`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from medusa_core.runtime import ROOT
+from medusa_core.summary import PLAIN
+
+BEGIN = "<!-- results: begin; written by `python -m medusa_core.readme` -->"
+END = "<!-- results: end -->"
+RESULTS = ("benchmark.json", "train_medusa1.json")
+
+
+def tables(root: Path = ROOT) -> str:
+    """The tables in Markdown, from artifacts/results below `root`."""
+    bench, training = (_read(root / "artifacts" / "results" / name) for name in RESULTS)
+    config, machine = bench["config"], bench["machine"]
+    questions, tokens = bench["summary"][0]["prompts"], config["max_new_tokens"]
+    lines = [
+        f"{questions} questions, up to {tokens} tokens each, on {_machine(machine)}; batch size 1, base in "
+        f"{config['dtype']}, a tree of {len(config['choices'])} nodes below the root:",
+        "",
+        *_speed(bench["summary"]),
+        "",
+        f"How often each head's guess is the token that comes, on {training['held_out_positions']:,} answer tokens "
+        f"whose prompts were held out (trained on {training['positions']:,}):",
+        "",
+        *_accuracy(training["summary"]),
+    ]
+    return "\n".join(lines)
+
+
+def updated(text: str, content: str) -> str:
+    """`text` with what stands between the markers replaced; raises ValueError when a marker is not there once."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"README.md must hold {BEGIN!r} and {END!r} once each")
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{content}\n\n{END}{rest.split(END)[1]}"
+
+
+def _speed(summary: list[dict]) -> list[str]:
+    rows = []
+    for row in summary:
+        plain = row["name"] == PLAIN
+        same = "" if row["identical"] is None else f"{row['identical']} of {row['prompts']}"
+        rows.append(
+            [
+                "base alone" if plain else row["name"],
+                "sampling" if plain and row["temperature"] else row["acceptance"],
+                f"{row['temperature']:g}",
+                f"{row['tokens_per_second']:.1f}",
+                f"{row['tokens_per_step']:.2f}",
+                f"{row['overhead']:.2f}",
+                f"{row['speedup']:.2f}x",
+                same,
+            ]
+        )
+    head = [
+        "heads",
+        "acceptance",
+        "T",
+        "tokens/s",
+        "tokens/step",
+        "overhead",
+        "speed-up",
+        "same text as base alone",
+    ]
+    return _markdown(head, rows)
+
+
+def _accuracy(summary: list[dict]) -> list[str]:
+    kept = [row for row in summary if row["heads"] == "kept"]
+    heads = [f"head {row['head']}" for row in kept]
+    rows = [[rank, *(f"{row[rank]:.1%}" for row in kept)] for rank in ("top-1", "top-5")]
+    return _markdown(["", *heads], rows)
+
+
+def _markdown(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def _machine(machine: dict) -> str:
+    return f"{machine['threads']} threads, {machine['cpu']} ({', '.join(machine['instruction_sets'])})"
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; `make study PARAMS=params/study.yaml` makes it") from None
+
+
+def main(root: Path = ROOT) -> int:
+    """Rewrite README.md where its tables differ from the result files; returns the exit status."""
+    path = root / "README.md"
+    try:
+        path.write_text(updated(path.read_text(encoding="utf-8"), tables(root)), encoding="utf-8")
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

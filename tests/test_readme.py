@@ -1,0 +1,91 @@
+"""README says what the result files say, links to what exists, and names nobody's machine."""
+
+import json
+import re
+
+import pytest
+
+from medusa_core import readme
+from medusa_core.runtime import ROOT
+
+README = ROOT / "README.md"
+
+
+def row(name, acceptance, temperature, identical=None, **numbers):
+    defaults = {
+        "tokens_per_second": 20.0,
+        "tokens_per_step": 1.0,
+        "overhead": 1.0,
+        "speedup": 1.0,
+        "prompts": 4,
+    }
+    labels = {"name": name, "acceptance": acceptance, "temperature": temperature, "identical": identical}
+    return {**labels, **defaults, **numbers}
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A repository with results and a README without tables."""
+    folder = tmp_path / "artifacts" / "results"
+    folder.mkdir(parents=True)
+    medusa = {"tokens_per_second": 26.04, "tokens_per_step": 1.556, "overhead": 1.2, "speedup": 1.302}
+    bench = {
+        "config": {"max_new_tokens": 32, "dtype": "bfloat16", "choices": [[0], [1], [0, 0]]},
+        "machine": {"cpu": "Test CPU", "threads": 2, "instruction_sets": ["AVX2"]},
+        "summary": [
+            row("plain", "greedy", 0.0),
+            row("plain", "sampling", 0.7),
+            row("medusa1", "greedy", 0.0, 4, **medusa),
+        ],
+    }
+    heads = [{"heads": "kept", "head": k, "top-1": 0.3 / k, "top-5": 0.6 / k} for k in (1, 2)]
+    other = {"heads": "teacher weight 0", "head": 1, "top-1": 0.1, "top-5": 0.2}
+    training = {"positions": 1000, "held_out_positions": 200, "summary": [other, *heads]}
+    (folder / "benchmark.json").write_text(json.dumps(bench))
+    (folder / "train_medusa1.json").write_text(json.dumps(training))
+    (tmp_path / "README.md").write_text(f"# Title\n{readme.BEGIN}\nold\n{readme.END}\nrest\n")
+    return tmp_path
+
+
+def test_tables_say_what_the_result_files_say(root):
+    assert readme.main(root) == 0
+    text = (root / "README.md").read_text()
+    assert "| medusa1 | greedy | 0 | 26.0 | 1.56 | 1.20 | 1.30x | 4 of 4 |" in text
+    assert "| base alone | sampling | 0.7 | 20.0 | 1.00 | 1.00 | 1.00x |  |" in text
+    assert "| top-1 | 30.0% | 15.0% |" in text
+    assert "4 questions, up to 32 tokens each, on 2 threads, Test CPU (AVX2)" in text
+    assert "a tree of 3 nodes below the root" in text
+    assert text.startswith("# Title\n") and text.endswith("\nrest\n") and "old" not in text
+    assert readme.main(root) == 0
+    assert (root / "README.md").read_text() == text
+
+
+def test_a_missing_result_or_marker_is_named_and_changes_nothing(root, capsys):
+    (root / "README.md").write_text("no markers")
+    assert readme.main(root) == 1
+    assert "results: begin" in capsys.readouterr().err
+    (root / "artifacts" / "results" / "benchmark.json").unlink()
+    assert readme.main(root) == 1
+    assert "benchmark.json: no such file" in capsys.readouterr().err
+    assert (root / "README.md").read_text() == "no markers"
+
+
+def test_the_tables_in_the_readme_are_those_of_the_shipped_results():
+    text = README.read_text(encoding="utf-8")
+    assert text == readme.updated(text, readme.tables()), "run `python -m medusa_core.readme`"
+
+
+def test_links_and_pictures_lead_to_files_of_the_repository():
+    links = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
+    assert links
+    for link in links:
+        assert re.match(r"https://", link) or (ROOT / link).exists(), link
+
+
+def test_every_chapter_and_module_is_in_the_readme():
+    text = README.read_text(encoding="utf-8")
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        assert f"notebooks/{path.name}" in text, path.name
+    for path in sorted((ROOT / "medusa_core").iterdir()):
+        if path.name not in ("__init__.py", "__pycache__"):
+            assert f"`{path.name}`" in text or f"`{path.name}/`" in text, path.name
