@@ -10,7 +10,7 @@ from medusa_core.kernels.pack import pack, unpack_rows
 from medusa_core.kernels.walk import walks
 from medusa_core.llama import Llama, jt
 
-SETS = {512: "AVX-512F", 256: "AVX2", 1: None}
+SETS = {512: "AVX-512", 256: "AVX2", 1: None}
 FORCED = [
     pytest.param(
         isa,
