@@ -45,11 +45,7 @@ STORY = (
 CHATS = {
     "chat_capital": ["What is the capital of France?"],
     "chat_code": ["Write a Python function that returns the n-th Fibonacci number."],
-    "chat_two_turns": [
-        "Name three primary colours.",
-        "Red, yellow and blue.",
-        "Which two of them make green?",
-    ],
+    "chat_two_turns": ["What is 2 + 2?", "2 + 2 = 4.", "And 3 + 3?"],
 }
 TEXTS = {
     "one_token": "The",
