@@ -47,9 +47,9 @@ def svg_step(before: list[str], tree: Tree, texts: list[str], path: tuple[int, .
     height = layout(tree)
     y = [top + row * value for value in height]
     bottom = top + row * (max(height) + 1)
-    names = ["text so far", *[""] * (first - 1), "root", *(f"head {k + 1}" for k in range(tree.max_depth))]
+    names = {0: "text so far", first: "root"} | {first + k: f"head {k}" for k in range(1, tree.max_depth + 1)}
     parts = [_label(LEFT, 26, "1  The heads guess a tree of continuations.", "start", 17)]
-    parts += [_label(_x(place) + BOX / 2, 62, name, colour="#555555") for place, name in enumerate(names)]
+    parts += [_label(_x(place) + BOX / 2, 62, name, colour="#555555") for place, name in names.items()]
     for place, text in enumerate(before):
         parts.append(_box(_x(place), y[0], BOX, 34, text, COLOURS["prefix"], COLOURS["ancestor"]))
     for node in range(1, tree.size):
