@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from medusa_core import distill, llama
+from medusa_core import decode, distill, llama
 from medusa_core.data import DataError, read_tokens
 from medusa_core.distill import Settings
 from medusa_core.text import chat_ids, load_tokenizer
@@ -32,7 +32,8 @@ def test_template_parts_put_together_are_the_template(base):
 
 
 def test_token_set_holds_the_models_own_answers(base, tmp_path):
-    tokens = distill.distill(base, PROMPTS, SETTINGS, tmp_path / "set.parquet", batch=4)
+    distill.distill(base, PROMPTS, SETTINGS, tmp_path / "set.parquet", batch=4)
+    tokens = read_tokens(tmp_path / "set.parquet")
     tokenizer = load_tokenizer(base.folder)
     prompts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens.prompt_ids]
     assert sum(PROMPTS[0] in text for text in prompts) == 2  # two samples; answer 0 greedy, answer 1 sampled
@@ -40,10 +41,7 @@ def test_token_set_holds_the_models_own_answers(base, tmp_path):
     assert tokens.metadata["temperatures"] == [0.0, 0.7] and tokens.metadata["seed"] == 0
     greedy = chat_ids(tokenizer, [{"role": "user", "content": PROMPTS[0]}])
     (answer,) = [a for p, a in rows(tokens) if p == list(greedy)][:1]
-    from medusa_core import decode
-
     assert answer == [t for step in decode.plain(base, greedy, 6) for t in step.tokens]
-    assert rows(read_tokens(tmp_path / "set.parquet")) == rows(tokens)
 
 
 def test_an_interrupted_run_goes_on_and_gives_the_same_rows(base, tmp_path):

@@ -243,7 +243,7 @@ def test_draft_fills_a_tree_by_depth_and_rank(base, tmp_path):
         tokens, values = model.draft(given, 17, shape)
         assert tokens.tolist() == [17] + [ids[order[len(path) - 1, path[-1]]] for path in shape.choices]
         want = [0.0] + [logprob[len(path) - 1, order[len(path) - 1, path[-1]]] for path in shape.choices]
-        np.testing.assert_allclose(values, want, atol=1e-5)
+        np.testing.assert_allclose(values, want, atol=2e-2)  # drafts come from a bfloat16 copy
 
 
 def test_a_tree_deeper_than_the_heads_or_wider_than_their_vocabulary_is_an_error(base, tmp_path):
@@ -256,6 +256,5 @@ def test_a_tree_deeper_than_the_heads_or_wider_than_their_vocabulary_is_an_error
 
 def test_equal_logits_are_drafted_in_the_order_of_their_ids(base):
     model = heads.create(config(base), base)
-    model.head_logits = lambda hidden: np.ones((K, 50), np.float32)
-    tokens, _ = model.draft(np.zeros(D, np.float32), 9, tree.dense([4]))
+    tokens, _ = model.draft(np.zeros(D, np.float32), 9, tree.dense([4]))  # every logit is 0
     assert tokens.tolist() == [9, 0, 1, 2, 3]
