@@ -24,8 +24,7 @@ def tokenizer_writer(folder: Path, config: ModelConfig, template: str | None) ->
     """
     if not (folder / "tokenizer.json").exists():
         return functools.partial(_rebuild, folder, config, template)
-    _check_vocabulary(folder, config)
-    settings = _settings(folder, template)
+    settings = _settings(folder, config, template)
 
     def copy(out: Path) -> None:
         for name in COPIED:
@@ -49,30 +48,32 @@ def _rebuild(folder: Path, config: ModelConfig, template: str | None, out: Path)
     except (ImportError, ValueError) as error:
         how = "pip install sentencepiece protobuf, then run again"
         raise ConvertError(f"{path}: cannot be read ({error}); {how}") from error
-    _check_vocabulary(out, config)
-    write_json(out / "tokenizer_config.json", _settings(out, template))
+    write_json(out / "tokenizer_config.json", _settings(out, config, template))
 
 
-def _check_vocabulary(folder: Path, config: ModelConfig) -> None:
-    path = folder / "tokenizer.json"
+def _load(path: Path, config: ModelConfig) -> tokenizers.Tokenizer:
+    """Load a tokenizer.json and check that the model has an embedding for each of its tokens."""
     try:
-        vocabulary = tokenizers.Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise ConvertError(f"{path}: not a tokenizer ({error}); download it again") from error
-    size = max(vocabulary.values()) + 1
+    size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
     if size > config.vocab_size:
         raise ConvertError(
             f"{path}: has token ids up to {size - 1}, but the model's vocab_size is {config.vocab_size}; "
             "they belong to different models"
         )
+    return tokenizer
 
 
-def _settings(folder: Path, template: str | None) -> dict:
+def _settings(folder: Path, config: ModelConfig, template: str | None) -> dict:
     """Return tokenizer_config.json with the chat template inside, wherever the folder keeps it."""
     path, jinja = folder / "tokenizer_config.json", folder / "chat_template.jinja"
+    tokenizer = _load(folder / "tokenizer.json", config)
     settings = read_json(path)
     if template is not None:
-        begin = "{{ bos_token }}" if settings.get("add_bos_token") else ""
+        # Prompts through a chat template are encoded as they stand, so it writes the begin token that is wanted.
+        begin = "{{ bos_token }}" if tokenizer.encode("").ids else ""
         settings["chat_template"] = begin + TEMPLATES[template]
     elif jinja.exists():
         settings["chat_template"] = jinja.read_text(encoding="utf-8")

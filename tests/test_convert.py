@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from medusa_core import convert as module
 from medusa_core import model_folder
@@ -52,12 +52,14 @@ def weights_for(raw: dict) -> dict[str, np.ndarray]:
     return {name: rng.integers(-64, 64, shape).astype(np.float32) / 64 for name, shape in shapes.items()}
 
 
-def write_tokenizer(folder: Path, size: int = 40) -> None:
+def write_tokenizer(folder: Path, size: int = 40, adds_bos: bool = False) -> None:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())[: size - 3]
     vocabulary = {token: i for i, token in enumerate(["<unk>", "<s>", "</s>", *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    if adds_bos:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {"bos_token": "<s>", "eos_token": "</s>", "chat_template": TEMPLATE}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
@@ -269,21 +271,29 @@ def test_a_tokenizer_of_another_model_or_none_is_refused(hub, tmp_path):
     assert nothing_left(tmp_path / "out")
 
 
+def rendered(folder: Path) -> str:
+    return load_tokenizer(folder).apply_chat_template([{"role": "user", "content": "!"}], tokenize=False)
+
+
 def test_a_chat_template_comes_from_the_tokenizer_its_own_file_or_the_option(hub, tmp_path):
     save_file(weights_for(config_json()), hub / "model.safetensors")
-    (hub / "tokenizer_config.json").write_text(
-        json.dumps({"eos_token": "</s>", "bos_token": "<s>", "add_bos_token": 1})
-    )
+    settings = json.loads((hub / "tokenizer_config.json").read_text())
+    del settings["chat_template"]
+    (hub / "tokenizer_config.json").write_text(json.dumps(settings))
     with pytest.raises(ConvertError, match="has no chat_template; choose one with --template vicuna or"):
         convert(hub, tmp_path / "out")
-    asked = [{"role": "user", "content": "!"}]
-    text = load_tokenizer(convert(hub, tmp_path / "vicuna", template="vicuna")).apply_chat_template(
-        asked, tokenize=False
-    )
-    assert text.startswith("<s>A chat between") and text.endswith(" USER: !")
+    assert rendered(convert(hub, tmp_path / "option", template="vicuna")).startswith("A chat between")
     (hub / "chat_template.jinja").write_text("[{{ messages[0]['content'] }}]")
-    text = load_tokenizer(convert(hub, tmp_path / "jinja")).apply_chat_template(asked, tokenize=False)
-    assert text == "[!]"
+    assert rendered(convert(hub, tmp_path / "jinja")) == "[!]"
+
+
+def test_a_chosen_template_begins_as_the_tokenizer_begins_a_text(hub, tmp_path):
+    save_file(weights_for(config_json()), hub / "model.safetensors")
+    write_tokenizer(hub, adds_bos=True)
+    out = convert(hub, tmp_path / "out", template="vicuna")
+    assert rendered(out).startswith("<s>A chat between") and rendered(out).endswith(" USER: !")
+    ids = chat_ids(load_tokenizer(out), [{"role": "user", "content": "!"}])
+    assert ids[0] == 1 and ids.count(1) == 1
 
 
 def test_an_existing_folder_is_not_overwritten(hub, tmp_path):
