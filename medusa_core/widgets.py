@@ -147,6 +147,9 @@ class MaskExplorer:
 
     def _redraw(self, name: str, figure: go.Figure) -> None:
         if handle := self._handles.get(name):
+            # JupyterLab's plotly renderer draws an output once and ignores what it is replaced with, unless the
+            # kind of output changes in between.
+            handle.update({"text/plain": figure.layout.title.text}, raw=True)
             handle.update(_Replaceable(figure))
 
     def _offer_rows(self, names: list[str]) -> None:

@@ -164,11 +164,12 @@ def test_a_change_replaces_the_displayed_figures(shell):
     assert mask and unrolled and mask != unrolled
     with capture_output() as captured:
         explorer.past.value = 6
-    (update,) = captured.outputs  # the past does not change the unrolled paths
-    assert update.update and update.transient["display_id"] == mask and "9 queries x 15 keys" in drawn(update)
+    text, update = captured.outputs  # the past does not change the unrolled paths
+    assert list(text.data) == ["text/plain"] and "9 queries x 15 keys" in drawn(update)
+    assert all(each.update and each.transient["display_id"] == mask for each in (text, update))
     with capture_output() as captured:
         explorer.preset.value = "chain of 4"
-    assert [output.transient["display_id"] for output in captured.outputs] == [mask, unrolled]
+    assert [output.transient["display_id"] for output in captured.outputs] == [mask, mask, unrolled, unrolled]
     assert all(output.update for output in captured.outputs)
 
 
