@@ -23,7 +23,7 @@ def tables(root: Path = ROOT) -> str:
         f"{questions} questions, up to {tokens} tokens each, on {_machine(machine)}; batch size 1, base in "
         f"{config['dtype']}, a tree of {len(config['choices'])} nodes below the root:",
         "",
-        *_speed(bench["summary"]),
+        *_speed(bench),
         "",
         f"How often each head's guess is the token that comes, on {training['held_out_positions']:,} answer tokens "
         f"whose prompts were held out (trained on {training['positions']:,}):",
@@ -41,34 +41,19 @@ def updated(text: str, content: str) -> str:
     return f"{before}{BEGIN}\n\n{content}\n\n{END}{rest.split(END)[1]}"
 
 
-def _speed(summary: list[dict]) -> list[str]:
+def _speed(bench: dict) -> list[str]:
     rows = []
-    for row in summary:
-        plain = row["name"] == PLAIN
-        same = "" if row["identical"] is None else f"{row['identical']} of {row['prompts']}"
-        rows.append(
-            [
-                "base alone" if plain else row["name"],
-                "sampling" if plain and row["temperature"] else row["acceptance"],
-                f"{row['temperature']:g}",
-                f"{row['tokens_per_second']:.1f}",
-                f"{row['tokens_per_step']:.2f}",
-                f"{row['overhead']:.2f}",
-                f"{row['speedup']:.2f}x",
-                same,
-            ]
-        )
-    head = [
-        "heads",
-        "acceptance",
-        "T",
-        "tokens/s",
-        "tokens/step",
-        "overhead",
-        "speed-up",
-        "same text as base alone",
-    ]
-    return _markdown(head, rows)
+    for row, run in zip(bench["summary"], bench["runs"], strict=True):
+        plain, samples = row["name"] == PLAIN, run["samples"]
+        same = sum(sample["text"] == sample["plain_text"] for sample in samples if not plain)
+        name = "base alone" if plain else row["name"]
+        acceptance = "sampling" if plain and row["temperature"] else row["acceptance"]
+        numbers = [f"{row[key]:.2f}" for key in ("tokens_per_step", "overhead", "speedup")]
+        speed = f"{row['tokens_per_second']:.1f}"
+        texts = "" if plain else f"{same} of {len(samples)}"
+        rows.append([name, acceptance, f"{row['temperature']:g}", speed, *numbers, texts])
+    columns = ("heads", "acceptance", "T", "tokens/s", "tokens/step", "overhead", "speed-up")
+    return _markdown([*columns, "same text as base alone"], rows)
 
 
 def _accuracy(summary: list[dict]) -> list[str]:

@@ -11,7 +11,7 @@ from medusa_core.runtime import ROOT
 README = ROOT / "README.md"
 
 
-def row(name, acceptance, temperature, identical=None, **numbers):
+def row(name, acceptance, temperature, **numbers):
     defaults = {
         "tokens_per_second": 20.0,
         "tokens_per_step": 1.0,
@@ -19,7 +19,7 @@ def row(name, acceptance, temperature, identical=None, **numbers):
         "speedup": 1.0,
         "prompts": 4,
     }
-    labels = {"name": name, "acceptance": acceptance, "temperature": temperature, "identical": identical}
+    labels = {"name": name, "acceptance": acceptance, "temperature": temperature}
     return {**labels, **defaults, **numbers}
 
 
@@ -35,7 +35,12 @@ def root(tmp_path):
         "summary": [
             row("plain", "greedy", 0.0),
             row("plain", "sampling", 0.7),
-            row("medusa1", "greedy", 0.0, 4, **medusa),
+            row("medusa1", "greedy", 0.0, **medusa),
+        ],
+        "runs": [
+            {"samples": [{"text": "a"}, {"text": "b"}]},
+            {"samples": [{"text": "c"}, {"text": "d"}]},
+            {"samples": [{"text": "a", "plain_text": "a"}, {"text": "x", "plain_text": "b"}]},
         ],
     }
     heads = [{"heads": "kept", "head": k, "top-1": 0.3 / k, "top-5": 0.6 / k} for k in (1, 2)]
@@ -50,8 +55,8 @@ def root(tmp_path):
 def test_tables_say_what_the_result_files_say(root):
     assert readme.main(root) == 0
     text = (root / "README.md").read_text()
-    assert "| medusa1 | greedy | 0 | 26.0 | 1.56 | 1.20 | 1.30x | 4 of 4 |" in text
-    assert "| base alone | sampling | 0.7 | 20.0 | 1.00 | 1.00 | 1.00x |  |" in text
+    assert "| medusa1 | greedy | 0 | 26.0 | 1.56 | 1.20 | 1.30 | 1 of 2 |" in text
+    assert "| base alone | sampling | 0.7 | 20.0 | 1.00 | 1.00 | 1.00 |  |" in text
     assert "| top-1 | 30.0% | 15.0% |" in text
     assert "4 questions, up to 32 tokens each, on 2 threads, Test CPU (AVX2)" in text
     assert "a tree of 3 nodes below the root" in text
