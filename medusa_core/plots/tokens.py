@@ -55,7 +55,7 @@ def fig_coverage(sizes: list[int], shares: dict[str, np.ndarray], vocab_size: in
         tickvals=list(sizes),
         ticktext=[f"{size:,}" for size in sizes],
     )
-    figure.update_yaxes(title="share of the tokens inside", tickformat=".1%")
+    figure.update_yaxes(title="share of the tokens inside", tickformat=".0%")
     return styled(figure, "How much of the answers a draft vocabulary can say")
 
 
