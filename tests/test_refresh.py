@@ -14,7 +14,11 @@ from medusa_core.report import WIDGET_VIEW
 def notebook(*outputs):
     cell = new_code_cell("1", outputs=list(outputs), execution_count=1)
     cell.metadata = {"tags": ["kept"], "execution": {"iopub.status.busy": "2026"}}
-    metadata = {"widgets": {"state": {}}, "medusa": {"inputs": []}, "language_info": {"version": "3.11.7"}}
+    metadata = {
+        "widgets": {"state": {}},
+        "medusa": {"inputs": []},
+        "language_info": {"name": "python", "version": "3.11.7"},
+    }
     return new_notebook(cells=[new_markdown_cell("# Why?"), cell], metadata=metadata)
 
 
