@@ -104,7 +104,8 @@ def run(
     warm_up = answers.prompt(tokenizer, answers.WARM_UP)
     for mode in bench.modes:
         bench.decode(mode, warm_up, replace(mode.settings, max_new_tokens=8))
-    for number, question in enumerate(tqdm(questions, desc="questions", disable=not progress)):
+    silent = {} if progress else {"disable": True}  # given as False, it would overrule TQDM_DISABLE
+    for number, question in enumerate(tqdm(questions, desc="questions", **silent)):
         name = question["question_id"]
         if name not in done:
             done[name] = bench.question(question, first=number)

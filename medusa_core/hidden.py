@@ -15,7 +15,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from medusa_core import files, runtime
 from medusa_core.data import TokenSet

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from medusa_core import checkpoint, files, heads, hidden, runtime
 from medusa_core.config import HeadsConfig
