@@ -95,9 +95,10 @@ def set_environment(home: Path) -> None:
     headers are missing or `home` cannot be written.
     """
     env = os.environ
-    env["cc_path"] = machine.compiler()
-    if not env["cc_path"]:
+    compiler = machine.compiler()
+    if not compiler:
         raise RuntimeError(f"no C++ compiler: {machine.COMPILER_FIX}")
+    env["cc_path"] = compiler
     try:
         home.mkdir(parents=True, exist_ok=True)
         env.setdefault("python_config_path", str(_write_python_config(home)))
