@@ -28,7 +28,7 @@ def fig_bytes(stores: dict[str, dict[str, int]]) -> go.Figure:
         )
     largest = max(size for groups in stores.values() for size in groups.values())
     figure.update_xaxes(title="megabytes", range=[0, 1.3 * largest / 1e6])
-    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_yaxes(autorange="reversed", automargin=True, ticklabelstandoff=6)
     return styled(
         figure,
         "Where the bytes are",
