@@ -13,7 +13,7 @@ runtime.start()
 import jittor as jt
 
 from medusa_core.kernels.grouped_linear import grouped_linear
-from medusa_core.kernels.ops import Kernels
+from medusa_core.kernels.ops import Kernels, place
 from medusa_core.kernels.pack import pack
 
 
@@ -141,11 +141,9 @@ class PackedHeads:
         layers = [getattr(heads, f"weight{layer}").numpy() for layer in range(config.num_layers)]
         biases = [getattr(heads, f"bias{layer}").numpy() for layer in range(config.num_layers)]
         lm_heads = heads.lm_head.numpy() if config.output == "own" else heads._lm_head.numpy()[None]
-        self._weight = jt.array(
-            np.stack([np.stack([pack(w, "bfloat16") for w in layer]) for layer in layers])
-        )
+        self._weight = place(np.stack([np.stack([pack(w, "bfloat16") for w in layer]) for layer in layers]))
         self._bias = jt.array(np.stack(biases))
-        self._lm_head = jt.array(np.stack([pack(w, "bfloat16") for w in lm_heads]))
+        self._lm_head = place(np.stack([pack(w, "bfloat16") for w in lm_heads]))
         self._vocab, self._kernels = config.output_size, Kernels("bfloat16")
 
     def top(self, hidden, k: int) -> tuple[np.ndarray, np.ndarray]:

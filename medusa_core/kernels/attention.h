@@ -33,10 +33,27 @@ static inline float& value_at(float* values, long slots, long slot, long d) {
     return values[(d / 16 * slots + slot) * 16 + d % 16];
 }
 
-static void append(const Cache& cache, const Row& row, long head, const float* key, const float* value) {
+struct Rope { const float *cosine, *sine; };  // (positions, head_dim / 2)
+
+// out = one head of x at `position`, its halves rotated, times `scale`.
+static void rotate(const Rope& rope, long position, long head_dim, float scale, const float* x, float* out) {
+    const long half = head_dim / 2;
+    const float *cosine = rope.cosine + position * half, *sine = rope.sine + position * half;
+    for (long i = 0; i < half; ++i) {
+        const float a = x[i], b = x[i + half];
+        out[i] = (a * cosine[i] - b * sine[i]) * scale;
+        out[i + half] = (b * cosine[i] + a * sine[i]) * scale;
+    }
+}
+
+// Put the rotated key and the value of one head and row into the cache.
+static void append(const Cache& cache, const Rope& rope, const Row& row, long head, const float* key,
+                   const float* value, std::vector<float>& scratch) {
+    scratch.resize(std::max<size_t>(scratch.size(), cache.head_dim));
+    rotate(rope, row.position, cache.head_dim, 1.f, key, scratch.data());
     float *keys = cache.keys(row.sequence, head), *values = cache.values(row.sequence, head);
     for (long d = 0; d < cache.head_dim; ++d) {
-        key_at(keys, cache.head_dim, row.slot, d) = key[d];
+        key_at(keys, cache.head_dim, row.slot, d) = scratch[d];
         value_at(values, cache.slots, row.slot, d) = value[d];
     }
 }
@@ -62,8 +79,8 @@ static float softmax_path(float* score, const Row& row, const int* extra, long p
 }
 
 // The query rows [first, first + rows), all of one sequence, for one key/value head shared by `group` query heads.
-// query and out start at this head's first query, their rows ldq and ldo apart; queries are scaled by 1 / sqrt(head_dim).
-static void attend(const Cache& cache, const Row* row, const int* extra, long extra_width, long rows, long group,
+// query and out start at this head's first query, their rows ldq and ldo apart; queries come as projected.
+static void attend(const Cache& cache, const Rope& rope, const Row* row, const int* extra, long extra_width, long rows, long group,
                    long head, const float* query, long ldq, float* out, long ldo, std::vector<float>& scratch) {
     const long hd = cache.head_dim, queries = rows * group;
     long low = cache.slots, common = cache.slots, high = 1;
@@ -75,9 +92,11 @@ static void attend(const Cache& cache, const Row* row, const int* extra, long ex
     }
     low = std::min(low, common);
     const long width = (high + 15) / 16 * 16;
-    scratch.resize(queries * (width + 2 * hd));
+    scratch.resize(std::max<size_t>(scratch.size(), queries * (width + 2 * hd)));
     float *score = scratch.data(), *q = score + queries * width, *o = q + queries * hd;
-    for (long r = 0; r < rows; ++r) memcpy(q + r * group * hd, query + r * ldq, group * hd * sizeof(float));
+    for (long i = 0; i < queries; ++i)
+        rotate(rope, row[i / group].position, hd, 1.f / std::sqrt((float)hd), query + i / group * ldq + i % group * hd,
+               q + i * hd);
 
     const long block = hd * 16;
     linear<Float32>(q, queries, hd, cache.keys(row->sequence, head), block, hd, low / 16, width / 16, score, width,

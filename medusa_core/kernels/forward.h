@@ -14,16 +14,6 @@ static void rms_norm(const float* x, const float* gain, long d, float eps, float
     for (long i = 0; i < d; i += 16) store16(y + i, mul16(mul16(load16(x + i), scale), load16(gain + i)));
 }
 
-// Rotate the halves of one head: cos and sin (head_dim / 2,) of the row's position; `scale` multiplies the result.
-static void rotate(float* x, const float* cosine, const float* sine, long head_dim, float scale) {
-    const long half = head_dim / 2;
-    for (long i = 0; i < half; ++i) {
-        const float a = x[i], b = x[i + half];
-        x[i] = (a * cosine[i] - b * sine[i]) * scale;
-        x[i + half] = (b * cosine[i] + a * sine[i]) * scale;
-    }
-}
-
 // gate <- silu(gate) * up over the columns [begin, end).
 static void swiglu(float* gate, const float* up, long begin, long end) {
     for (long i = begin; i < end; i += 16) {
@@ -45,8 +35,6 @@ template <class W> struct Weights {  // each packed, layers one after another
     const float *norms;  // (2 layers + 1, hidden): attention, mlp, ..., final
     const float *bias;   // (layers, qkv_size), zero for models without
 };
-
-struct Rope { const float *cosine, *sine; };  // (positions, head_dim / 2)
 
 struct Share { long begin, end; };
 static inline Share share(long total, long unit = 1) {  // this thread's part, in multiples of `unit`
@@ -71,73 +59,96 @@ static std::vector<Task> attention_tasks(const Model& m, const Row* row, long n)
     return tasks;
 }
 
+// The stages of a forward whose seconds can be asked for; `other` is the embedding and the last norm.
+enum Stage { QKV, ATTENTION, OUT, GATE_UP, DOWN, OTHER, STAGES };
+
+struct NoClock { void lap(Stage) {} };
+struct StageClock {  // of one thread: waiting for the others counts to the stage that ends in it
+    float* seconds;  // (STAGES,)
+    double last = omp_get_wtime();
+    void lap(Stage stage) {
+        const double now = omp_get_wtime();
+        if (omp_get_thread_num() == 0) seconds[stage] += now - last;
+        last = now;
+    }
+};
+
 // y (n, hidden) = final norm of the stack over the rows, writing their keys and values into the caches
 // (layers, batch, kv_heads, head_dim * slots).
-template <class W>
+template <class W, class Clock = NoClock>
 static void forward(const Model& m, const Weights<W>& w, const Rope& rope, const Row* row, const int* extra,
-                    long extra_width, long n, float* keys, float* values, long batch, long slots, float* y) {
+                    long extra_width, long n, float* keys, float* values, long batch, long slots, float* y,
+                    Clock clock = Clock()) {
+    typedef const typename W::type* Packed;
     const long d = m.hidden, f = m.intermediate, q = m.query_size(), kv = m.kv_size(), qkv = m.qkv_size();
     const long group = m.heads / m.kv_heads, layer_cache = batch * m.kv_heads * m.head_dim * slots;
     static std::vector<float> scratch;  // ops run one after another; the buffer is kept between steps
-    scratch.resize(n * (2 * d + qkv + q + 2 * f));
-    float *x = scratch.data(), *normed = x + n * d, *projected = normed + n * d, *attended = projected + n * qkv;
+    scratch.resize(n * (d + qkv + q + 2 * f));
+    float *x = scratch.data(), *projected = x + n * d, *attended = projected + n * qkv;
     float *gate = attended + n * q, *up = gate + n * f;
     const std::vector<Task> tasks = attention_tasks(m, row, n);
 
-#pragma omp parallel
+#pragma omp parallel firstprivate(clock)
     {
-        std::vector<float> mine;
-        const Share my_rows = share(n);
+        static thread_local std::vector<float> mine, normed;
+        normed.resize(n * d);
+        const Share my_rows = share(n), of_qkv = share(qkv / 16), of_hidden = share(d / 16), of_mlp = share(f / 16);
         for (long r = my_rows.begin; r < my_rows.end; ++r) embed(m, w, row[r], x + r * d);
+        // Every thread norms all rows for itself: cheaper than waiting until the others have done theirs.
+        const auto norm = [&](const float* gain) {
+            for (long r = 0; r < n; ++r) rms_norm(x + r * d, gain, d, m.eps, &normed[r * d]);
+        };
         for (long layer = 0; layer < m.layers; ++layer) {
             const float* norms = w.norms + 2 * layer * d;
-            for (long r = my_rows.begin; r < my_rows.end; ++r) {
-                rms_norm(x + r * d, norms, d, m.eps, normed + r * d);
-                memcpy(projected + r * qkv, w.bias + layer * qkv, qkv * sizeof(float));
-            }
+            const Packed w_qkv = w.qkv + layer * qkv * d, w_out = w.out + layer * d * q;
+            const Packed w_gate = w.gate_up + layer * 2 * f * d, w_up = w_gate + f * d, w_down = w.down + layer * d * f;
+            const Packed w_next = layer + 1 < m.layers ? w_qkv + (qkv + of_qkv.begin * 16) * d : nullptr;
 #pragma omp barrier
-            Share s = share(qkv / 16);
-            linear<W>(normed, n, d, w.qkv + layer * qkv * d, d * 16, d, s.begin, s.end, projected, qkv, true);
+            clock.lap(layer ? DOWN : OTHER);
+            norm(norms);
+            for (long r = 0; r < n; ++r)
+                memcpy(projected + r * qkv + of_qkv.begin * 16, w.bias + layer * qkv + of_qkv.begin * 16,
+                       (of_qkv.end - of_qkv.begin) * 16 * sizeof(float));
+            linear<W>(normed.data(), n, d, w_qkv, d * 16, d, of_qkv.begin, of_qkv.end, projected, qkv, true,
+                      w_out + of_hidden.begin * q * 16);
 #pragma omp barrier
+            clock.lap(QKV);
             const Cache cache = {keys + layer * layer_cache, values + layer * layer_cache, m.kv_heads, m.head_dim,
                                  slots};
-            for (long r = my_rows.begin; r < my_rows.end; ++r) {
-                float* p = projected + r * qkv;
-                const float *c = rope.cosine + row[r].position * m.head_dim / 2;
-                const float *sn = rope.sine + row[r].position * m.head_dim / 2;
-                for (long h = 0; h < m.heads; ++h)
-                    rotate(p + h * m.head_dim, c, sn, m.head_dim, 1.f / std::sqrt((float)m.head_dim));
-                for (long h = 0; h < m.kv_heads; ++h) {
-                    float* key = p + q + h * m.head_dim;
-                    rotate(key, c, sn, m.head_dim, 1.f);
-                    append(cache, row[r], h, key, key + kv);
+            // By head, not by row: neighbouring slots of a key share cache lines, which would travel between the cores.
+#pragma omp for
+            for (long h = 0; h < m.kv_heads; ++h)
+                for (long r = 0; r < n; ++r) {
+                    const float* key = projected + r * qkv + q + h * m.head_dim;
+                    append(cache, rope, row[r], h, key, key + kv, mine);
                 }
-            }
-#pragma omp barrier
 #pragma omp for schedule(dynamic)
             for (size_t t = 0; t < tasks.size(); ++t) {
                 const Task& task = tasks[t];
                 const long r = task.first, h = task.head * group * m.head_dim;
-                attend(cache, row + r, extra + r * extra_width, extra_width, task.rows, group, task.head,
+                attend(cache, rope, row + r, extra + r * extra_width, extra_width, task.rows, group, task.head,
                        projected + r * qkv + h, qkv, attended + r * q + h, q, mine);
             }
-            s = share(d / 16);
-            linear<W>(attended, n, q, w.out + layer * d * q, q * 16, q, s.begin, s.end, x, d, true);
+            clock.lap(ATTENTION);
+            linear<W>(attended, n, q, w_out, q * 16, q, of_hidden.begin, of_hidden.end, x, d, true,
+                      w_gate + of_mlp.begin * d * 16);
 #pragma omp barrier
-            for (long r = my_rows.begin; r < my_rows.end; ++r) rms_norm(x + r * d, norms + d, d, m.eps, normed + r * d);
+            clock.lap(OUT);
+            norm(norms + d);
+            linear<W>(normed.data(), n, d, w_gate, d * 16, d, of_mlp.begin, of_mlp.end, gate, f, false,
+                      w_up + of_mlp.begin * d * 16);
+            linear<W>(normed.data(), n, d, w_up, d * 16, d, of_mlp.begin, of_mlp.end, up, f, false,
+                      w_down + of_hidden.begin * f * 16);
+            for (long r = 0; r < n; ++r) swiglu(gate + r * f, up + r * f, of_mlp.begin * 16, of_mlp.end * 16);
 #pragma omp barrier
-            s = share(f / 16);
-            const typename W::type* gate_up = w.gate_up + layer * 2 * f * d;
-            linear<W>(normed, n, d, gate_up, d * 16, d, s.begin, s.end, gate, f, false);
-            linear<W>(normed, n, d, gate_up + f * d, d * 16, d, s.begin, s.end, up, f, false);
-            for (long r = 0; r < n; ++r) swiglu(gate + r * f, up + r * f, s.begin * 16, s.end * 16);
-#pragma omp barrier
-            s = share(d / 16);
-            linear<W>(gate, n, f, w.down + layer * d * f, f * 16, f, s.begin, s.end, x, d, true);
-#pragma omp barrier
+            clock.lap(GATE_UP);
+            linear<W>(gate, n, f, w_down, f * 16, f, of_hidden.begin, of_hidden.end, x, d, true, w_next);
         }
+#pragma omp barrier
+        clock.lap(DOWN);
         for (long r = my_rows.begin; r < my_rows.end; ++r)
             rms_norm(x + r * d, w.norms + 2 * m.layers * d, d, m.eps, y + r * d);
+        clock.lap(OTHER);
     }
 }
 

@@ -7,7 +7,7 @@ import numpy as np
 from medusa_core import rope, runtime
 from medusa_core.cache import Cache
 from medusa_core.config import ModelConfig
-from medusa_core.kernels.ops import Kernels
+from medusa_core.kernels.ops import Kernels, place
 from medusa_core.kernels.pack import pack, unpack_rows
 from medusa_core.kernels.walk import walks
 
@@ -51,11 +51,11 @@ class KernelModel:
 
         def stack(*names: str):  # one packed matrix a layer: the named ones on top of one another
             matrices = [np.concatenate([weights[f"{layer}{n}.weight"] for n in names]) for layer in layers]
-            return jt.array(np.stack([pack(m, dtype) for m in matrices]))
+            return place(np.stack([pack(m, dtype) for m in matrices]))
 
-        embedding = jt.array(pack(weights["model.embed_tokens.weight"], dtype))
+        embedding = place(pack(weights["model.embed_tokens.weight"], dtype))
         self._lm_head = (
-            embedding if config.tie_word_embeddings else jt.array(pack(weights["lm_head.weight"], dtype))
+            embedding if config.tie_word_embeddings else place(pack(weights["lm_head.weight"], dtype))
         )
         qkv = [f"self_attn.{x}_proj" for x in "qkv"]
         norms = [

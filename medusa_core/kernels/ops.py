@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from medusa_core import runtime
 
 runtime.start()
@@ -12,6 +14,7 @@ import jittor as jt
 FOLDER = Path(__file__).parent
 # Jittor's own flags hold -Ofast, which lets the compiler reorder sums; a row's bits must not depend on its company.
 FLAGS = {f'FLAGS: -O3 -fno-fast-math -ffp-contract=off -I"{FOLDER}" ': 1}
+STAGES = ("qkv", "attention", "out", "gate and up", "down", "other")  # of forward.h, in its order
 ELEMENT = {"bfloat16": "BFloat16", "float32": "Float32"}
 
 
@@ -19,6 +22,21 @@ def _header(isa: int | None) -> str:
     # Jittor hashes the headers it finds through -I, so an edited one is compiled anew.
     forced = f"#define MEDUSA_ISA {isa}\n" if isa else ""
     return f'{forced}#include "medusa_heads.h"\n'
+
+
+def place(array: np.ndarray):
+    """A Jittor array on large memory pages, for weights that every step reads."""
+    source = jt.array(array)
+    with jt.flag_scope(compile_options=FLAGS), jt.no_grad():
+        placed = jt.code(
+            source.shape,
+            source.dtype,
+            [source],
+            cpu_header='#include "memory.h"\n',
+            cpu_src="medusa::place(in0_p, out0_p, out0->size);",
+        )
+        placed.sync()  # now, so that only one copy outlives this call
+    return placed
 
 
 class Kernels:
@@ -36,24 +54,26 @@ class Kernels:
         with jt.flag_scope(compile_options=FLAGS):
             return jt.code(inputs, outputs, cpu_header=self.header, cpu_src=types + source, data=data)
 
-    def forward(self, model, weights, rope, rows, extra, keys, values):
+    def forward(self, model, weights, rope, rows, extra, keys, values, seconds=None):
         """Run the blocks over `rows` (n, 7) int32, writing into the caches in place; returns hidden (n, d) float32.
 
         weights: packed embedding, qkv, out, gate_up, down, then norms (2 L + 1, d) and bias (L, qkv); rope: cos and
         sin (positions, head_dim / 2); extra (n, D) int32; keys, values (L, batch, kv_heads, head_dim * slots).
-        model: layers, hidden, intermediate, heads, kv_heads, head_dim, eps.
+        model: layers, hidden, intermediate, heads, kv_heads, head_dim, eps. seconds: zeros (len(STAGES),) float32, to
+        which the time of each stage is added.
         """
         out = jt.empty((rows.shape[0], int(model["hidden"])))
+        clock = "" if seconds is None else ", medusa::StageClock{out3_p}"
         self._run(
             [*weights, *rope, rows, extra],
-            [keys, values, out],
+            [keys, values, out] if seconds is None else [keys, values, out, seconds],
             model,
-            """medusa::Model m = {(long)data["layers"], (long)data["hidden"], (long)data["intermediate"],
-                          (long)data["heads"], (long)data["kv_heads"], (long)data["head_dim"], (float)data["eps"]};
-               medusa::Weights<W> w = {(Packed)in0_p, (Packed)in1_p, (Packed)in2_p, (Packed)in3_p, (Packed)in4_p,
-                                       in5_p, in6_p};
-               medusa::forward<W>(m, w, {in7_p, in8_p}, (const medusa::Row*)in9_p, in10_p, in10_shape1, in9_shape0,
-                                  out0_p, out1_p, out0_shape1, out0_shape3 / m.head_dim, out2_p);""",
+            f"""medusa::Model m = {{(long)data["layers"], (long)data["hidden"], (long)data["intermediate"],
+                          (long)data["heads"], (long)data["kv_heads"], (long)data["head_dim"], (float)data["eps"]}};
+               medusa::Weights<W> w = {{(Packed)in0_p, (Packed)in1_p, (Packed)in2_p, (Packed)in3_p, (Packed)in4_p,
+                                        in5_p, in6_p}};
+               medusa::forward<W>(m, w, {{in7_p, in8_p}}, (const medusa::Row*)in9_p, in10_p, in10_shape1, in9_shape0,
+                                  out0_p, out1_p, out0_shape1, out0_shape3 / m.head_dim, out2_p{clock});""",
         )
         return out
 
