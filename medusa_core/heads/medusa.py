@@ -6,7 +6,8 @@ import numpy as np
 
 from medusa_core import runtime
 from medusa_core.config import HeadsConfig
-from medusa_core.losses import OUTSIDE, medusa1_loss
+from medusa_core.heads.drafter import Drafter, top_logprobs
+from medusa_core.losses import medusa1_loss
 from medusa_core.tree import check_depth
 
 runtime.start()
@@ -17,23 +18,17 @@ from medusa_core.kernels.ops import Kernels, place
 from medusa_core.kernels.pack import pack
 
 
-class MedusaHeads(jt.Module):
+class MedusaHeads(Drafter):
     """K heads of L residual blocks x + SiLU(W x + b), then an own, shared or restricted LM head.
 
     W and b start at zero, so untrained heads give the base's own logits. Blocks are stored by layer, all
-    heads together: weight{l} (K, d, d), bias{l} (K, d), float32. Attributes with a leading underscore are
-    frozen: Jittor does not list them as parameters, so they are neither trained nor saved.
+    heads together: weight{l} (K, d, d), bias{l} (K, d), float32.
     """
 
     def __init__(self, config: HeadsConfig, lm_head: np.ndarray, draft_ids=None):
-        """lm_head (v, d) float32: the base's LM head, its rows `draft_ids` (v,) when those are given."""
-        self.config = config
+        """Arguments as `Drafter`."""
+        super().__init__(config, lm_head, draft_ids)
         heads, d = config.num_heads, config.hidden_size
-        if lm_head.shape != (config.output_size, d):
-            raise ValueError(f"lm_head has shape {lm_head.shape}, expected {(config.output_size, d)}")
-        self._lm_head = jt.array(np.ascontiguousarray(lm_head, np.float32)).stop_grad()
-        self._packed = None  # made when the first draft is asked for
-        self._draft_ids = None if draft_ids is None else np.asarray(draft_ids, np.int32)
         for layer in range(config.num_layers):
             setattr(self, f"weight{layer}", jt.zeros((heads, d, d)))
             setattr(self, f"bias{layer}", jt.zeros((heads, d)))
@@ -60,23 +55,6 @@ class MedusaHeads(jt.Module):
         logits, targets = self(jt.array(batch.hidden)), self.targets(batch)
         return medusa1_loss(logits, targets, decay, counts, teacher, batch.teacher_row, teacher_weight)
 
-    def targets(self, batch) -> np.ndarray:
-        """Return (K, N) int32 what the heads should guess, as indices of their logits (see losses.py)."""
-        return self.to_draft(batch.tokens[1:])
-
-    def base_logits(self, hidden):
-        """The base's logits (m, v) of hidden states (m, d), over the heads' vocabulary."""
-        with jt.no_grad():
-            return jt.nn.linear(hidden, self._lm_head)
-
-    def to_draft(self, tokens: np.ndarray) -> np.ndarray:
-        """Map token ids to indices of the logits: OUTSIDE where there is none, negative values stay."""
-        if self._draft_ids is None:
-            return tokens.astype(np.int32)
-        index = np.full(self.config.vocab_size, OUTSIDE, np.int32)
-        index[self._draft_ids] = np.arange(len(self._draft_ids), dtype=np.int32)
-        return np.where(tokens >= 0, index[np.maximum(tokens, 0)], tokens).astype(np.int32)
-
     def draft(self, hidden, token: int, tree):
         """Fill a tree with guesses from the last hidden state (d,), a jt.Var or NumPy array.
 
@@ -93,31 +71,19 @@ class MedusaHeads(jt.Module):
 
     def guesses(self, hidden, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Each head's k best tokens after hidden (d,), and their log-probabilities, both (K, k), best first."""
-        if k > self.config.output_size:
-            raise ValueError(f"the tree ranks {k} tokens but the heads know {self.config.output_size}")
+        self.check_width(k)
         hidden = jt.array(hidden)
         if jt.flags.use_cuda:
             ids, values = top_logprobs(self.head_logits(hidden), k)
         else:
             self._packed = self._packed or PackedHeads(self)
             ids, values = self._packed.top(hidden, k)
-        return (ids if self._draft_ids is None else self._draft_ids[ids]), values
+        return self.to_tokens(ids), values
 
     def head_logits(self, hidden) -> np.ndarray:
         """Logits (K, v) float32 of one hidden state (d,)."""
         with jt.no_grad():
             return self(hidden.reshape((1, -1))).numpy()[:, 0]
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Return what the heads' file holds, under the names of `shapes`."""
-        tensors = {name: value.numpy() for name, value in self.state_dict().items()}
-        return tensors if self._draft_ids is None else {**tensors, "draft_ids": self._draft_ids}
-
-    def load_tensors(self, tensors: dict[str, np.ndarray]) -> None:
-        """Set every parameter from checked tensors."""
-        for name, parameter in self.state_dict().items():
-            parameter.assign(jt.array(tensors[name].astype(np.float32)))
-        self._packed = None
 
     @staticmethod
     def shapes(config: HeadsConfig) -> dict[str, tuple[int, ...]]:
@@ -151,11 +117,3 @@ class PackedHeads:
         with jt.no_grad():
             ids, values = self._kernels.draft(hidden, self._weight, self._bias, self._lm_head, self._vocab, k)
             return ids.numpy(), values.numpy()
-
-
-def top_logprobs(logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices and log-probabilities (K, k) of the largest of logits (K, v), best first, ties by index."""
-    ids = np.argsort(-logits, axis=1, kind="stable")[:, :k]
-    top = logits.max(axis=1, keepdims=True)
-    norm = top + np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
-    return ids, np.take_along_axis(logits, ids, axis=1) - norm
