@@ -2,7 +2,7 @@
 
 A base model is handed to everything that needs one, never inherited from. What it offers:
 
-    base.config, base.folder
+    base.config, base.folder, base.adapters              SHA-256 of the LoRA file in its weights, or None
     base.new_cache(batch, length)                        -> Cache
     base(ids, positions, mask, cache=None, rows=None)    -> hidden (B, T, d), after the final norm
     base.logits(hidden (..., d))                         -> (..., V)
@@ -14,35 +14,46 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 
-from medusa_core import rope, runtime
+from medusa_core import lora, rope, runtime
 from medusa_core.cache import Cache
 from medusa_core.config import ModelConfig
 from medusa_core.convert import read_model, resolve
 from medusa_core.kernels.model import KernelModel, check_call
+from medusa_core.model_folder import sha256
 
 runtime.start()
 import jittor as jt
 
+from medusa_core.kernels.span_attention import attention
+
 DTYPES = ("bfloat16", "float32")
-MASKED = -1e30  # finite: Jittor compiles with finite-math flags
 
 
-def load(model: str | Path, dtype: str = "bfloat16", backend: str = "auto"):
+def load(
+    model: str | Path, dtype: str = "bfloat16", backend: str = "auto", adapters: str | Path | None = None
+):
     """Load a base model: "embedded", or a folder that `medusa_core.convert` made.
 
     dtype: storage of the matrices. backend: "kernel" (CPU kernels), "plain" (stock Jittor ops, runs on CUDA too), or
-    "auto": plain on a GPU, kernels otherwise. Raises ConvertError when the folder is not whole.
+    "auto": plain on a GPU, kernels otherwise. adapters: a LoRA file to merge into the weights, or the folder of heads
+    that were trained with it. Raises ConvertError when the folder is not whole, LoraError or CheckpointError when the
+    adapters are not, or are another model's.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is unknown: expected one of {', '.join(DTYPES)}")
     folder = resolve(str(model))
     config, weights = read_model(folder)
+    if adapters is not None:
+        adapters = lora.file_of(adapters)
+        config, weights = lora.merge_into(config, weights, adapters, folder)
     if backend == "auto":
         backend = "plain" if jt.flags.use_cuda else "kernel"
     base = {"kernel": KernelModel, "plain": Llama}[backend](config, weights, dtype)
     base.folder = folder
+    base.adapters = None if adapters is None else sha256(adapters)
     return base
 
 
@@ -85,13 +96,29 @@ class Llama(jt.Module):
             name: name.replace(".", "__") for name in weights
         }  # a Var's name is a Python attribute
         for name, attribute in self._names.items():
-            value = jt.array(weights[name].astype(np.float32))
+            value = weights[name]
+            if value.ndim == 2 and dtype == "bfloat16":
+                value = value.astype(ml_dtypes.bfloat16)
+            value = jt.array(value.astype(np.float32))
             setattr(self, attribute, value if value.ndim == 1 else value.cast(half))
+        self._names.setdefault("lm_head.weight", self._names["model.embed_tokens.weight"])  # tied
+        self._adapters = None
         self._rope = rope.tables(config, config.max_position_embeddings)
 
     def weight(self, name: str):
-        """The Var of a Hugging Face tensor name."""
+        """The Var of a Hugging Face tensor name; a tied LM head is the embedding."""
         return getattr(self, self._names[name])
+
+    def replace(self, name: str, value):
+        """Put the Var `value` in the place of the weight `name`; returns the one that was there."""
+        before = self.weight(name)
+        self._names[name] = name.replace(".", "__")
+        setattr(self, self._names[name], value)
+        return before
+
+    def adapt(self, adapters) -> None:
+        """Let `lora.Adapters` add to the products of the matrices they name; None detaches them."""
+        self._adapters = adapters
 
     def new_cache(self, batch: int = 1, length: int | None = None) -> PlainCache:
         """An empty cache for `batch` sequences of up to `length` rows (default: the model's context)."""
@@ -101,19 +128,18 @@ class Llama(jt.Module):
         """Hidden states (B, T, d) after the final norm; arguments as `KernelModel.__call__`."""
         ids, positions, mask, rows = check_call(self.config, ids, positions, mask, cache, rows)
         angle = [jt.array(table[positions][:, :, None, :]) for table in self._rope]  # (B, T, 1, head_dim / 2)
-        bias = jt.array(np.where(mask, 0.0, MASKED).astype(np.float32)[:, None])  # (B, 1, T, S)
+        attend = attention(mask)
         x = self.weight("model.embed_tokens.weight")[jt.array(ids)].float32()
         for layer in range(self.config.num_hidden_layers):
             name = f"model.layers.{layer}."
             normed = self._norm(x, name + "input_layernorm")
-            x = x + self._attention(normed, name + "self_attn.", angle, bias, cache, rows, layer)
+            x = x + self._attention(normed, name + "self_attn.", angle, attend, cache, rows, layer)
             x = x + self._mlp(self._norm(x, name + "post_attention_layernorm"), name + "mlp.")
         return self._norm(x, "model.norm")
 
     def logits(self, hidden):
         """Logits (..., V) of hidden states (..., d)."""
-        tied = self.config.tie_word_embeddings
-        return self._linear(hidden, "model.embed_tokens" if tied else "lm_head")
+        return self._linear(hidden, "lm_head")
 
     def top(self, hidden, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """The k highest logits of hidden states (n, d): ids (n, k) int32 and values (n, k), highest first."""
@@ -124,10 +150,9 @@ class Llama(jt.Module):
 
     def lm_head_rows(self, ids) -> np.ndarray:
         """Rows of the LM head for the tokens `ids`, (len(ids), d) float32."""
-        name = "model.embed_tokens" if self.config.tie_word_embeddings else "lm_head"
-        return self.weight(name + ".weight")[jt.array(np.asarray(ids, np.int32))].float32().numpy()
+        return self.weight("lm_head.weight")[jt.array(np.asarray(ids, np.int32))].float32().numpy()
 
-    def _attention(self, x, name, angle, bias, cache, rows, layer):
+    def _attention(self, x, name, angle, attend, cache, rows, layer):
         config, (batch, tokens, _) = self.config, x.shape
         heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
         q = rotate(self._linear(x, name + "q_proj").reshape(batch, tokens, heads, size), *angle)
@@ -135,12 +160,10 @@ class Llama(jt.Module):
         v = self._linear(x, name + "v_proj").reshape(batch, tokens, kv_heads, size)
         if cache is not None:
             k, v = cache.write(layer, rows, k, v)
-            k, v = k[:, : bias.shape[-1]], v[:, : bias.shape[-1]]  # (B, S, kv_heads, head_dim)
-        q, k, v = (t.permute(0, 2, 1, 3) for t in (q, k, v))  # (B, heads, T or S, head_dim)
-        k, v = (t.repeat_interleave(heads // kv_heads, 1) if heads > kv_heads else t for t in (k, v))
-        scores = jt.matmul(q, k.permute(0, 1, 3, 2)) / np.sqrt(size) + bias  # (B, heads, T, S)
-        mixed = jt.matmul(jt.nn.softmax(scores, dim=-1), v)
-        return self._linear(mixed.permute(0, 2, 1, 3).reshape(batch, tokens, heads * size), name + "o_proj")
+            slots = int(cache.length[rows].max()) + tokens
+            k, v = k[:, :slots], v[:, :slots]  # (B, S, kv_heads, head_dim)
+        mixed = attend(q, k, v)  # (B, T, heads, head_dim)
+        return self._linear(mixed.reshape(batch, tokens, heads * size), name + "o_proj")
 
     def _mlp(self, x, name):
         gate = self._linear(x, name + "gate_proj")
@@ -148,8 +171,10 @@ class Llama(jt.Module):
 
     def _linear(self, x, name):
         weight = self.weight(name + ".weight")
-        # Two dimensions: only those products go to the BLAS.
-        y = jt.nn.matmul_transpose(x.reshape(-1, x.shape[-1]).cast(weight.dtype), weight).float32()
+        rows = x.reshape(-1, x.shape[-1])  # two dimensions: only those products go to the BLAS
+        y = jt.nn.matmul_transpose(rows.cast(weight.dtype), weight).float32()
+        if self._adapters is not None and (added := self._adapters(rows, name)) is not None:
+            y = y + added
         if name + ".bias" in self._names:
             y = y + self.weight(name + ".bias")
         return y.reshape(*x.shape[:-1], weight.shape[0])

@@ -1,8 +1,12 @@
 """Small random base models for tests: configuration and weights under their Hugging Face names."""
 
+from pathlib import Path
+
+import ml_dtypes
 import numpy as np
 
 from medusa_core.config import ModelConfig
+from medusa_core.model_folder import write_folder
 
 
 def tiny(seed: int = 0, **changes) -> tuple[ModelConfig, dict[str, np.ndarray]]:
@@ -51,3 +55,11 @@ def tiny(seed: int = 0, **changes) -> tuple[ModelConfig, dict[str, np.ndarray]]:
         if config.attention_bias:
             weights |= {f"{prefix}self_attn.{x}_proj.bias": matrix(q if x == "q" else kv) for x in "qkv"}
     return config, weights
+
+
+def folder_of(path: Path, **changes) -> Path:
+    """Write a tiny model as a folder that `llama.load` reads, without a tokenizer."""
+    config, weights = tiny(**changes)
+    tensors = {name: value.astype(ml_dtypes.bfloat16) for name, value in weights.items()}
+    write_folder(path, config, tensors, "bfloat16", lambda folder: None, "test")
+    return path

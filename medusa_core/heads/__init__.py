@@ -14,10 +14,12 @@ import numpy as np
 
 from medusa_core import checkpoint, files, runtime
 from medusa_core.config import ConfigError, HeadsConfig
+from medusa_core.model_folder import sha256
 
 KINDS = {"medusa": ("medusa_core.heads.medusa", "MedusaHeads")}
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "heads.safetensors"
+ADAPTERS_FILE = "lora.safetensors"  # only with heads that learned together with the base
 
 
 class HeadsError(ValueError):
@@ -56,6 +58,12 @@ def read_config(folder) -> HeadsConfig:
     return HeadsConfig.from_dict(raw, where=str(path))
 
 
+def adapters(name_or_folder) -> Path | None:
+    """Return the LoRA file that the base of these heads needs, None where they draft for the base as it is."""
+    path = resolve(name_or_folder) / ADAPTERS_FILE
+    return path if path.is_file() else None
+
+
 def kind(name: str):
     """Return the class of a kind of heads; raises HeadsError listing the kinds when it is unknown."""
     if name not in KINDS:
@@ -84,11 +92,13 @@ def create(config: HeadsConfig, base, draft_ids=None, where: str = "heads"):
 def load(name_or_folder, base):
     """Return trained heads for `base`, by shipped name or by folder.
 
-    Raises HeadsError when there are none or they belong to another base, ConfigError for a bad config.json,
-    and CheckpointError naming the file and every tensor that is missing, unexpected or misshapen.
+    Raises HeadsError when there are none, they belong to another base or need adapters that it lacks,
+    ConfigError for a bad config.json, and CheckpointError naming the file and every tensor that is missing,
+    unexpected or misshapen.
     """
     folder = resolve(name_or_folder)
     config = read_config(folder)
+    _check_adapters(folder, base)
     path = folder / WEIGHTS_FILE
     tensors, _ = checkpoint.load(path)
     # All shapes before the heads are built: a wrong draft vocabulary would fail less clearly there.
@@ -104,6 +114,15 @@ def save(folder, heads, header: dict | None = None) -> None:
     checkpoint.save(folder / WEIGHTS_FILE, heads.tensors(), header or {})
     # Last, because it is what makes the folder count as heads.
     files.write_json(folder / CONFIG_FILE, heads.config.to_dict())
+
+
+def _check_adapters(folder: Path, base) -> None:
+    needed = adapters(folder)
+    if needed and sha256(needed) != getattr(base, "adapters", None):
+        raise HeadsError(
+            f"{folder}: these heads learned together with their base, whose changes are in {ADAPTERS_FILE}; "
+            f"load the base with them: llama.load(model, adapters={str(needed)!r})"
+        )
 
 
 def _check_base(config: HeadsConfig, base, where: str) -> None:
