@@ -7,14 +7,20 @@ import re
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from medusa_core import decode, heads, runtime, text, tree
+from medusa_core import plan as plans
+from medusa_core.plan import Plan
 from medusa_core.trace import Trace
 from medusa_core.tree import Tree, TreeError
 
 ACCEPTANCE = ("greedy", "typical", "exact")
+DRAFTS = ("heads", "context", "both")
+DEFAULT_HEADS = "medusa1"  # whose measurements of this machine count where no heads are named
+TREE_FILE, PLAN_FILE = "tree.json", "plan.json"
 WARM_UP = ("Name three colours.",)
 PHASES = ("verify", "accept", "commit", "draft")
 
@@ -60,8 +66,16 @@ class Settings:
             )
 
 
-def answer(base, drafter, draft_tree: Tree | None, prompt_ids: Sequence[int], settings: Settings) -> Trace:
-    """Continue a prompt with `drafter` guessing ahead along `draft_tree`, or plainly where `drafter` is None.
+class Drafting(NamedTuple):
+    """Who guesses: heads along a tree, or what a plan picks of the heads' and the context's; by default nobody."""
+
+    drafter: object | None = None
+    tree: Tree | None = None
+    plan: Plan | None = None
+
+
+def answer(base, drafting: Drafting, prompt_ids: Sequence[int], settings: Settings) -> Trace:
+    """Continue a prompt with guesses ahead, or plainly where nobody guesses.
 
     Returns the trace, its texts left empty; prefill is the time to the first token.
     Raises SettingsError for an empty prompt or one that leaves no room in the context, TreeError for a tree
@@ -69,21 +83,22 @@ def answer(base, drafter, draft_tree: Tree | None, prompt_ids: Sequence[int], se
     """
     check_prompt(prompt_ids, base.config.max_position_embeddings)
     begin = time.perf_counter()
-    if drafter is None:
+    drafter, draft_tree, plan = drafting
+    if drafter is None and plan is None:
         generator = decode.plain(
             base, prompt_ids, settings.max_new_tokens, temperature=settings.temperature, seed=settings.seed
         )
-        choices = ()
     else:
-        tree.check_depth(draft_tree, drafter.config.num_heads)
-        generator = decode.medusa(base, drafter, draft_tree, prompt_ids, **asdict(settings))
-        choices = draft_tree.choices
+        if drafter is not None:
+            tree.check_depth(draft_tree or plan.tree, drafter.config.num_heads)
+        shape = draft_tree or decode.ROOT_ONLY
+        generator = decode.medusa(base, drafter, shape, prompt_ids, **asdict(settings), plan=plan)
     steps, prefill = [], 0.0
     for step in generator:
         if not steps:
             prefill = time.perf_counter() - begin
         steps.append(step)
-    return Trace(list(prompt_ids), steps, choices, asdict(settings), prefill)
+    return Trace(list(prompt_ids), steps, asdict(settings), prefill)
 
 
 def prompt(tokenizer, turns: Sequence[str]) -> list[int]:
@@ -137,7 +152,7 @@ def find_tree(name: str, heads_folder: Path) -> Tree:
     Raises TreeError saying what was looked for.
     """
     if name == "auto":
-        path = heads_folder / "tree.json"
+        path = heads_folder / TREE_FILE
         if not path.is_file():
             raise TreeError(
                 f"{path}: no such file, so these heads have no tree of their own; name one, e.g. chain-4"
@@ -154,14 +169,34 @@ def find_tree(name: str, heads_folder: Path) -> Tree:
     raise TreeError(f"no tree called {name!r}: it is neither a file nor one of {names}")
 
 
-def load_drafter(name: str, tree_name: str, base):
-    """Return the drafter and tree of `--heads NAME --tree NAME`, (None, None) for heads "none".
+def load_drafting(name: str, tree_name: str, drafts: str, base) -> Drafting:
+    """Load what `--heads NAME --tree NAME --drafts DRAFTS` asks for.
 
-    Raises HeadsError or TreeError when there are none, or when the tree is deeper than the heads.
+    drafts "heads": the heads alone, along the tree, or along the plan's own choice at every step where the tree is
+    "dynamic"; "context": no heads; "both". Raises HeadsError or TreeError when there are no such heads or tree or the
+    tree is deeper than the heads, SettingsError or PlanError when there is no plan to choose by.
     """
-    if name == "none":
-        return None, None
-    draft_tree = find_tree(tree_name, heads.resolve(name))
-    drafter = heads.load(name, base)
-    tree.check_depth(draft_tree, drafter.config.num_heads)
-    return drafter, draft_tree
+    if drafts not in DRAFTS:
+        raise SettingsError(f"drafts {drafts!r} is unknown: expected one of {', '.join(DRAFTS)}")
+    if name == "none" and drafts != "context":
+        return Drafting()
+    if drafts == "context":
+        return Drafting(plan=load_plan(heads.resolve(DEFAULT_HEADS if name == "none" else name)))
+    drafter, folder = heads.load(name, base), heads.resolve(name)
+    plan, draft_tree = None, None
+    if drafts == "both" or tree_name == "dynamic":
+        plan = load_plan(folder)
+        chosen = plan.tree if tree_name in ("auto", "dynamic") else find_tree(tree_name, folder)
+        plan = replace(plan, tree=chosen, rates=plan.rates if drafts == "both" else None)
+    else:
+        draft_tree = find_tree(tree_name, folder)
+    tree.check_depth(draft_tree or plan.tree, drafter.config.num_heads)
+    return Drafting(drafter, draft_tree, plan)
+
+
+def load_plan(folder: Path) -> Plan:
+    """The plan of a heads folder, from its PLAN_FILE; raises SettingsError naming the file and how to make it."""
+    path = folder / PLAN_FILE
+    if not path.is_file():
+        raise SettingsError(f"{path}: no such file; chapter 08 measures it, and --drafts heads does without")
+    return plans.load(path)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from medusa_core import answers, data, heads, text
-from medusa_core.answers import Settings, SettingsError
+from medusa_core.answers import Drafting, Settings, SettingsError
 from medusa_core.differences import first_difference
 from medusa_core.files import append_line, finished_lines, write_json
 from medusa_core.model_folder import sha256
@@ -33,6 +33,7 @@ class BenchSettings:
     model: str = "embedded"
     heads: str = "medusa1"
     tree: str = "auto"
+    drafts: tuple[str, ...] = ("both",)
     dtype: str = "bfloat16"
     acceptance: tuple[str, ...] = answers.ACCEPTANCE
     temperature: float = 0.7
@@ -50,6 +51,8 @@ class BenchSettings:
             raise SettingsError(
                 "a benchmark compares heads with plain decoding, which always runs: name heads"
             )
+        if not self.drafts or set(self.drafts) - set(answers.DRAFTS):
+            raise SettingsError(f"drafts is {self.drafts}: name one or more of {', '.join(answers.DRAFTS)}")
         if not self.acceptance:
             raise SettingsError(f"acceptance is empty: name one or more of {', '.join(answers.ACCEPTANCE)}")
 
@@ -59,28 +62,34 @@ class Mode(NamedTuple):
 
     name: str
     acceptance: str
-    drafts: bool
+    drafts: str | None  # None for plain decoding
     settings: Settings
 
 
 def modes(settings: BenchSettings) -> list[Mode]:
-    """Plain decoding at every temperature that occurs, then the heads with every acceptance."""
+    """Plain decoding at every temperature that occurs, then every way of drafting with every acceptance."""
     shared = {key: getattr(settings, key) for key in ("max_new_tokens", "epsilon", "delta", "seed")}
-    found = [Mode(PLAIN, "greedy", False, Settings(**shared))]
+    found = [Mode(PLAIN, "greedy", None, Settings(**shared))]
     if set(settings.acceptance) - {"greedy"}:
         sampled = Settings(**shared, acceptance="exact", temperature=settings.temperature)
-        found.append(Mode(PLAIN, "sampling", False, sampled))
+        found.append(Mode(PLAIN, "sampling", None, sampled))
     for acceptance in settings.acceptance:
         temperature = 0.0 if acceptance == "greedy" else settings.temperature
         own = Settings(**shared, acceptance=acceptance, temperature=temperature)
-        found.append(Mode(settings.heads, acceptance, True, own))
+        found += [
+            Mode(mode_name(settings.heads, drafts), acceptance, drafts, own) for drafts in settings.drafts
+        ]
     return found
+
+
+def mode_name(heads_name: str, drafts: str) -> str:
+    """What a way of drafting is called in results: the heads, the context, or one beside the other."""
+    return {"heads": heads_name, "context": "context", "both": f"{heads_name} + context"}[drafts]
 
 
 def run(
     base,
-    drafter,
-    tree,
+    draftings: Mapping[str, Drafting],
     questions: Sequence[Mapping],
     settings: BenchSettings,
     tokenizer,
@@ -90,17 +99,17 @@ def run(
 ) -> dict:
     """Decode every question in every mode, interleaved, and return the result that goes to artifacts/results.
 
-    All modes continue the same prompts: a second turn follows plain greedy decoding's answer to the first.
-    recorded: what else the result's config should say. partial: JSON lines of finished questions; a run that
-    finds one of the same config and processor goes on from it. Raises SettingsError when it is of another.
+    draftings: who guesses, for each of settings.drafts. All modes continue the same prompts: a second turn follows
+    plain greedy decoding's answer to the first. recorded: what else the result's config should say. partial: JSON
+    lines of finished questions; a run that finds one of the same config and processor goes on from it. Raises
+    SettingsError when it is of another.
     """
     questions = [
         {key: question[key] for key in ("question_id", "category", "turns")} for question in questions
     ]
-    config = {**asdict(settings), "choices": [list(path) for path in tree.choices], "questions": questions}
-    config |= recorded or {}
+    config = {**asdict(settings), "choices": _choices(draftings), "questions": questions, **(recorded or {})}
     machine, done = _begin(partial, config)
-    bench = _Bench(base, drafter, tree, tokenizer, settings)
+    bench = _Bench(base, draftings, tokenizer, settings)
     warm_up = answers.prompt(tokenizer, answers.WARM_UP)
     for mode in bench.modes:
         bench.decode(mode, warm_up, replace(mode.settings, max_new_tokens=8))
@@ -132,18 +141,24 @@ def run(
     }
 
 
+def _choices(draftings: Mapping[str, Drafting]) -> dict[str, list]:
+    """The tree that each way of drafting asks its heads for, as rank paths."""
+    trees = {drafts: each.tree or (each.plan and each.plan.tree) for drafts, each in draftings.items()}
+    return {drafts: [list(path) for path in tree.choices] for drafts, tree in trees.items() if tree}
+
+
 class _Bench:
     """What every question of a benchmark is decoded with."""
 
-    def __init__(self, base, drafter, tree, tokenizer, settings: BenchSettings):
-        self.base, self.drafter, self.tree, self.tokenizer = base, drafter, tree, tokenizer
+    def __init__(self, base, draftings: Mapping[str, Drafting], tokenizer, settings: BenchSettings):
+        self.base, self.draftings, self.tokenizer = base, draftings, tokenizer
         self.settings, self.modes = settings, modes(settings)
 
     def decode(self, mode: Mode, prompt_ids: list[int], settings: Settings) -> dict:
         """One timed generation."""
         begin = time.perf_counter()
-        drafter = self.drafter if mode.drafts else None
-        trace = answers.answer(self.base, drafter, self.tree, prompt_ids, settings)
+        drafting = self.draftings[mode.drafts] if mode.drafts else Drafting()
+        trace = answers.answer(self.base, drafting, prompt_ids, settings)
         seconds = time.perf_counter() - begin
         return {"token_ids": trace.tokens, "seconds": seconds, **answers.measures(trace)}
 
@@ -243,8 +258,15 @@ def parser() -> argparse.ArgumentParser:
 
     add("--model", '"embedded" or a converted model folder')
     add("--heads", "a shipped name or a folder")
-    add("--tree", '"auto" (beside the heads), a name in artifacts/trees, chain-N or a file')
+    add("--tree", '"auto" (beside the heads), "dynamic", a name in artifacts/trees, chain-N or a file')
     add("--dtype", "of the base's weights", choices=("bfloat16", "float32"))
+    cli.add_argument(
+        "--drafts",
+        nargs="+",
+        choices=answers.DRAFTS,
+        default=defaults.drafts,
+        help="who guesses: the heads, n-grams of the context, or both (default: both)",
+    )
     cli.add_argument(
         "--acceptance",
         nargs="+",
@@ -272,7 +294,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = vars(parser().parse_args(arguments))
     path, limit, name = (options.pop(key) for key in ("questions", "limit", "name"))
     try:
-        settings = BenchSettings(**{**options, "acceptance": tuple(options["acceptance"])})
+        settings = BenchSettings(
+            **{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
+        )
         if limit is not None and limit < 1:
             raise SettingsError(f"--limit is {limit}; at least 1 question is needed")
         result = measure(settings, spread(list(data.read_questions(path)), limit), name)
@@ -298,12 +322,13 @@ def measure(settings: BenchSettings, questions: Sequence[Mapping], name: str) ->
     modes(settings)  # contradictions and missing heads, before the time that loading takes
     weights = heads.resolve(settings.heads) / heads.WEIGHTS_FILE
     base = load_base(settings.model, settings.dtype)
-    drafter, tree = answers.load_drafter(settings.heads, settings.tree, base)
+    draftings = {
+        drafts: answers.load_drafting(settings.heads, settings.tree, drafts, base)
+        for drafts in settings.drafts
+    }
     partial = ARTIFACTS / "results" / f"{name}.partial.jsonl"
     tokenizer = text.load_tokenizer(base.folder)
-    result = run(
-        base, drafter, tree, questions, settings, tokenizer, {"heads_sha256": sha256(weights)}, partial
-    )
+    result = run(base, draftings, questions, settings, tokenizer, {"heads_sha256": sha256(weights)}, partial)
     write_json(partial.with_name(f"{name}.json"), result)
     partial.unlink()
     return result

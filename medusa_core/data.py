@@ -205,6 +205,14 @@ class TokenSet:
             kept.append(rows[np.linspace(0, len(rows) - 1, math.ceil(share * len(rows))).astype(int)])
         return self._rows(np.concatenate(kept))
 
+    def greedy(self) -> TokenSet:
+        """The rows that were answered at temperature 0, which is how lossless decoding is measured."""
+        temperatures = self.metadata.get("temperatures", [])
+        if self.metadata.get("samples", 0) % max(len(temperatures), 1) or 0.0 not in temperatures:
+            raise DataError("these answers do not say which of them were made at temperature 0")
+        own = np.asarray(temperatures)[self.sample % len(temperatures)]
+        return self._rows(np.flatnonzero(own == 0.0))
+
     def _rows(self, rows: np.ndarray) -> TokenSet:
         prompts, answers = [self.prompt_ids[i] for i in rows], [self.answer_ids[i] for i in rows]
         return TokenSet(prompts, answers, self.sample[rows], self.split[rows], self.metadata)

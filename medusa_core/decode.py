@@ -9,6 +9,8 @@ from functools import partial
 import numpy as np
 
 from medusa_core import accept, masks
+from medusa_core.heads.context import ContextIndex
+from medusa_core.plan import CHAIN, Draft, Plan
 from medusa_core.trace import Step
 from medusa_core.tree import Tree
 
@@ -44,8 +46,11 @@ def medusa(
     epsilon: float = 0.09,
     delta: float = 0.3,
     seed: int = 0,
+    plan: Plan | None = None,
 ) -> Iterator[Step]:
     """Decode with `drafter` filling `tree` at every step; the first Step is the prefill, which yields one token.
+
+    With a plan, each step checks the guesses that it picks from the drafter's and the context's (see plan.py).
 
     acceptance: "greedy" and "exact" give the text of `plain` at temperature 0 and above, the latter from the same
     seed; "typical" is the paper's. Ends at an end token, at the limit, or when the model's context is full; the last
@@ -53,34 +58,58 @@ def medusa(
     """
     context = base.config.max_position_embeddings
     criterion = _criterion(base, acceptance, temperature, epsilon, delta, seed)
-    cache = base.new_cache(1, min(context, len(prompt_ids) + max_new_tokens) + tree.size)
+    most = plan.tree.size + CHAIN if plan else tree.size
+    cache = base.new_cache(1, min(context, len(prompt_ids) + max_new_tokens) + most)
     clock = _Clock()
 
     hidden = prefill(base, prompt_ids, cache)  # (1, d)
     verdict = criterion.decide(ROOT_ONLY, [prompt_ids[-1]], criterion.read(hidden))
-    token, left = verdict.next_token, max_new_tokens - 1
+    token, left = int(verdict.next_token), max_new_tokens - 1
     done = left == 0 or token in base.config.eos_token_ids
-    yield _step([token], ROOT_ONLY, [prompt_ids[-1]], [0.0], verdict, 0, {"prefill": clock.lap()})
+    first = Draft(ROOT_ONLY, [prompt_ids[-1]], [0.0], ("root",))
+    yield _step([token], first, verdict, 0, {"prefill": clock.lap()})
 
+    context_index = ContextIndex([*prompt_ids, token])
+    deepest = max(CHAIN, plan.tree.max_depth) if plan else tree.max_depth
     while not done and (length := int(cache.length[0])) < context:
         times = {}
-        shape = tree if length + tree.max_depth < context else ROOT_ONLY
-        tokens, logprob = drafter.draft(hidden[0], token, shape) if shape.size > 1 else ([token], [0.0])
+        if length + deepest >= context:
+            draft = Draft(ROOT_ONLY, [token], [0.0], ("root",))
+        elif plan:
+            draft = plan.draft(drafter, hidden[0], context_index)
+        else:
+            draft = _fill(drafter, tree, hidden[0], token)
         times["draft"] = clock.lap()
-        mask = masks.tree_mask(shape, length, base.config.sliding_window)
-        rows = base(tokens, masks.positions(shape, length), mask, cache)[0]  # (n, d)
-        read = criterion.read(rows)
+        rows, read = verify(base, draft.tree, draft.tokens, length, cache, criterion)
         times["verify"] = clock.lap()
-        verdict = criterion.decide(shape, tokens, read)
+        verdict = criterion.decide(draft.tree, draft.tokens, read)
         times["accept"] = clock.lap()
         cache.commit(verdict.path)
         last = verdict.path[-1]
         hidden, token = rows[last : last + 1], verdict.next_token
-        produced = [int(tokens[node]) for node in verdict.path[1:]] + [token]
+        produced = [int(draft.tokens[node]) for node in verdict.path[1:]] + [token]
+        if plan:
+            context_index.extend(produced)
         produced, done = _cut(produced, left, base.config.eos_token_ids)
         left -= len(produced)
         times["commit"] = clock.lap()
-        yield _step(produced, shape, tokens, logprob, verdict, length, times)
+        yield _step(produced, draft, verdict, length, times)
+
+
+def verify(base, tree: Tree, tokens, length: int, cache, criterion):
+    """Run the nodes of a tree behind `length` committed rows; returns their hidden states (n, d) and what the criterion
+    reads of them.
+    """
+    mask = masks.tree_mask(tree, length, base.config.sliding_window)
+    rows = base(tokens, masks.positions(tree, length), mask, cache)[0]
+    return rows, criterion.read(rows)
+
+
+def _fill(drafter, tree: Tree, hidden, token: int) -> Draft:
+    if tree.size == 1:
+        return Draft(tree, [token], [0.0], ("root",))
+    tokens, logprob = drafter.draft(hidden, token, tree)
+    return Draft(tree, tokens, logprob, ("root", *("heads",) * (tree.size - 1)))
 
 
 class _Clock:
@@ -95,8 +124,8 @@ class _Clock:
         return seconds
 
 
-class _Greedy:
-    """Reads only the base's argmax: a vocabulary of logits need not leave the kernel."""
+class Greedy:
+    """Greedy acceptance; reads only the base's argmax: a vocabulary of logits need not leave the kernel."""
 
     def __init__(self, base):
         self.base = base
@@ -120,7 +149,7 @@ class _Sampling:
 
 def _criterion(base, acceptance: str, temperature: float, epsilon: float, delta: float, seed: int):
     if acceptance == "greedy":
-        return _Greedy(base)
+        return Greedy(base)
     if acceptance == "typical":
         return _Sampling(base, partial(accept.typical, temperature=temperature, epsilon=epsilon, delta=delta))
     if acceptance == "exact":
@@ -138,11 +167,13 @@ def _cut(tokens: list[int], left: int, eos: tuple[int, ...]) -> tuple[list[int],
     return tokens, len(tokens) == left
 
 
-def _step(produced, tree, tokens, logprob, verdict, length, times) -> Step:
+def _step(produced, draft: Draft, verdict, length, times) -> Step:
     return Step(
         tokens=produced,
-        node_tokens=np.asarray(tokens, np.int32),
-        node_logprob=np.asarray(logprob, np.float32),
+        parents=draft.tree.parents,
+        source=draft.source,
+        node_tokens=np.asarray(draft.tokens, np.int32),
+        node_logprob=np.asarray(draft.logprob, np.float32),
         path=verdict.path,
         probability=verdict.probability,
         threshold=verdict.threshold,

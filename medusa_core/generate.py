@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from medusa_core import answers, data, heads, text
-from medusa_core.answers import Settings, SettingsError
+from medusa_core.answers import Drafting, Settings, SettingsError
 from medusa_core.files import append_line, finished_lines, write_json
 from medusa_core.model_folder import sha256
 
@@ -33,7 +33,13 @@ examples:
 
 
 def generate(
-    base, tokenizer, drafter, tree, questions: Sequence[Mapping], settings: Settings, turns: int, out: Path
+    base,
+    tokenizer,
+    drafting: Drafting,
+    questions: Sequence[Mapping],
+    settings: Settings,
+    turns: int,
+    out: Path,
 ):
     """Answer the questions that `out` does not have yet and append a line for each, safe on disk one by one.
 
@@ -45,13 +51,13 @@ def generate(
     if not todo:
         return
     warm_up = answers.prompt(tokenizer, answers.WARM_UP)
-    answers.answer(base, drafter, tree, warm_up, replace(settings, max_new_tokens=8))
+    answers.answer(base, drafting, warm_up, replace(settings, max_new_tokens=8))
     for question in tqdm(todo, desc="questions", initial=len(finished), total=len(finished) + len(todo)):
-        choice = _answer_turns(base, tokenizer, drafter, tree, question, settings, turns)
+        choice = _answer_turns(base, tokenizer, drafting, question, settings, turns)
         append_line(out, {"question_id": question["question_id"], "choices": [{"index": 0, **choice}]})
 
 
-def _answer_turns(base, tokenizer, drafter, tree, question: Mapping, settings: Settings, turns: int) -> dict:
+def _answer_turns(base, tokenizer, drafting, question: Mapping, settings: Settings, turns: int) -> dict:
     keys = ("turns", "token_ids", "prompt_tokens", "new_tokens", "steps", "wall_time")
     choice: dict[str, list] = {key: [] for key in keys}
     history: list[str] = []
@@ -61,7 +67,7 @@ def _answer_turns(base, tokenizer, drafter, tree, question: Mapping, settings: S
         seed = answers.turn_seed(settings.seed, question["question_id"], turn)
         begin = time.perf_counter()
         try:
-            trace = answers.answer(base, drafter, tree, ids, replace(settings, seed=seed))
+            trace = answers.answer(base, drafting, ids, replace(settings, seed=seed))
         except SettingsError as error:
             raise SettingsError(f"question {question['question_id']}, turn {turn}: {error}") from None
         seconds = time.perf_counter() - begin
@@ -132,7 +138,15 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument(
         "--tree",
         default="auto",
-        help='"auto" (beside the heads), a name in artifacts/trees, chain-N or a file (default: %(default)s)',
+        help='"auto" (beside the heads), "dynamic" (chosen at every step), a name in artifacts/trees, chain-N or a '
+        "file (default: %(default)s)",
+    )
+    cli.add_argument(
+        "--drafts",
+        choices=answers.DRAFTS,
+        default="both",
+        help="who guesses: the heads, n-grams of the context, or both (default: %(default)s; nobody with --heads none, "
+        "unless context is asked for)",
     )
     cli.add_argument(
         "--questions", type=Path, help="MT-bench .jsonl, or a ShareGPT file whose human turns are asked"
@@ -200,10 +214,10 @@ def _run(options: argparse.Namespace) -> None:
     from medusa_core import llama  # starts Jittor: after the checks that need no model
 
     base = llama.load(options.model, options.dtype)
-    drafter, tree = answers.load_drafter(options.heads, options.tree, base)
+    drafting = answers.load_drafting(options.heads, options.tree, options.drafts, base)
     tokenizer = text.load_tokenizer(base.folder)
     write_json(settings_file(options.out), recorded)
-    generate(base, tokenizer, drafter, tree, questions, settings, options.turns, options.out)
+    generate(base, tokenizer, drafting, questions, settings, options.turns, options.out)
     print(f"{len(questions)} questions answered in {options.out}.")
 
 
@@ -211,11 +225,13 @@ def record(options: argparse.Namespace, settings: Settings) -> dict:
     """All that decides what an answer line says: settings, questions, heads and tree by content."""
     recorded = {**asdict(settings), "model": options.model, "dtype": options.dtype, "turns": options.turns}
     recorded["questions_sha256"] = sha256(options.questions)
-    recorded["heads"] = options.heads
+    recorded |= {"heads": options.heads, "tree": options.tree, "drafts": options.drafts}
     if options.heads != "none":
         folder = heads.resolve(options.heads)
-        recorded["heads_sha256"] = sha256(folder / heads.WEIGHTS_FILE)
-        recorded["tree"] = [list(path) for path in answers.find_tree(options.tree, folder).choices]
+        names = (heads.WEIGHTS_FILE, answers.TREE_FILE, answers.PLAN_FILE)
+        recorded["heads_sha256"] = {n: sha256(folder / n) for n in names if (folder / n).is_file()}
+        if Path(options.tree).is_file():
+            recorded["tree_sha256"] = sha256(Path(options.tree))
     elif options.tree != "auto":
         raise SettingsError(f"--tree {options.tree} needs heads that draft along it: give --heads NAME")
     return recorded

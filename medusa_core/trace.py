@@ -13,7 +13,8 @@ import numpy as np
 from medusa_core.files import replacing
 from medusa_core.tree import Tree, TreeError
 
-VERSION = 1
+VERSION = 2
+SOURCES = ("root", "heads", "context", "both")
 
 
 class TraceError(ValueError):
@@ -25,6 +26,7 @@ class Step:
     """One forward of the base model: n drafted nodes verified, a path accepted, a next token chosen.
 
     tokens: the ids that the step produced, accepted nodes and then the bonus token (fewer where text ended).
+    parents: each node's parent, -1 for the root; source: who guessed it, one of SOURCES.
     node_tokens (n,) int32: root first. node_logprob (n,): the drafter's log-probability of each node given its
     parent. path: accepted node indices, root first. probability, threshold (n,), reason: of accept.Verdict;
     NaN where nothing was asked. length: tokens in the cache before the step. times: seconds of each phase
@@ -32,6 +34,8 @@ class Step:
     """
 
     tokens: list[int]
+    parents: tuple[int, ...]
+    source: tuple[str, ...]
     node_tokens: np.ndarray
     node_logprob: np.ndarray
     path: tuple[int, ...]
@@ -41,17 +45,21 @@ class Step:
     length: int
     times: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def tree(self) -> Tree:
+        """The tree that was verified."""
+        return Tree.from_parents(self.parents)
+
 
 @dataclass(eq=False)
 class Trace:
-    """A recorded generation: prompt ids, steps, the tree's rank paths, settings, and seconds of the prefill.
+    """A recorded generation: prompt ids, steps, settings, and seconds of the prefill.
 
     texts maps every token id that occurs to the text to show for it.
     """
 
     prompt_ids: list[int]
     steps: list[Step]
-    choices: tuple[tuple[int, ...], ...] = ()
     settings: dict = field(default_factory=dict)
     prefill: float = 0.0
     texts: dict[int, str] = field(default_factory=dict)
@@ -67,7 +75,6 @@ class Trace:
             {
                 "version": VERSION,
                 "prompt_ids": _ints(self.prompt_ids),
-                "choices": [_ints(path) for path in self.choices],
                 "settings": self.settings,
                 "prefill": _number(self.prefill),
                 "texts": {str(token): text for token, text in self.texts.items()},
@@ -89,18 +96,13 @@ class Trace:
                 f"{where}: version is {raw['version']!r}, this package reads {VERSION}; record it again"
             )
         _check(raw, _TRACE_KEYS, where, at="")
-        try:
-            size = Tree.from_paths(raw["choices"]).size
-        except TreeError as error:
-            raise TraceError(f"{where}: key choices: {error}") from None
         for i, step in enumerate(raw["steps"]):
             at = f"steps[{i}]"
             _check(step, _STEP_KEYS, where, at=at)
-            _check_step(step, size, where, at)
+            _check_step(step, where, at)
         return cls(
             prompt_ids=raw["prompt_ids"],
             steps=[_step_from_dict(step) for step in raw["steps"]],
-            choices=tuple(map(tuple, raw["choices"])),
             settings=raw["settings"],
             prefill=raw["prefill"],
             texts={int(token): text for token, text in raw["texts"].items()},
@@ -124,6 +126,8 @@ class Trace:
 def _step_to_dict(step: Step) -> dict:
     return {
         "tokens": _ints(step.tokens),
+        "parents": _ints(step.parents),
+        "source": list(step.source),
         "node_tokens": _ints(step.node_tokens),
         "node_logprob": _numbers(step.node_logprob),
         "path": _ints(step.path),
@@ -143,6 +147,8 @@ def _step_from_dict(raw: dict) -> Step:
             **raw,
             **floats,
             "node_tokens": node_tokens,
+            "parents": tuple(raw["parents"]),
+            "source": tuple(raw["source"]),
             "path": tuple(raw["path"]),
             "reason": tuple(raw["reason"]),
         }
@@ -178,7 +184,6 @@ _FLOATS = ("a list of numbers or nulls", _list_of(lambda value: value is None or
 _TRACE_KEYS = {
     "version": ("a whole number", _is_int),
     "prompt_ids": _INTS,
-    "choices": ("a list of lists of ranks", _list_of(_list_of(_is_int))),
     "settings": ("an object", lambda value: isinstance(value, dict)),
     "prefill": ("a number of seconds", _is_number),
     "texts": (
@@ -191,6 +196,8 @@ _TRACE_KEYS = {
 }
 _STEP_KEYS = {
     "tokens": _INTS,
+    "parents": _INTS,
+    "source": (f"a list of {', '.join(SOURCES)}", _list_of(lambda value: value in SOURCES)),
     "node_tokens": _INTS,
     "node_logprob": _FLOATS,
     "path": _INTS,
@@ -220,11 +227,13 @@ def _check(raw, keys: dict, where: str, at: str) -> None:
         raise TraceError(f"{where}: key {prefix}{unknown[0]} is unknown; expected {', '.join(keys)}")
 
 
-def _check_step(step: dict, size: int, where: str, at: str) -> None:
-    nodes = len(step["node_tokens"])
-    if not 1 <= nodes <= size:
-        raise TraceError(f"{where}: key {at}.node_tokens has {nodes} entries, but the tree has {size} nodes")
-    for key in ("node_logprob", "probability", "threshold", "reason"):
+def _check_step(step: dict, where: str, at: str) -> None:
+    nodes = len(step["parents"])
+    try:
+        Tree.from_parents(step["parents"])
+    except TreeError as error:
+        raise TraceError(f"{where}: key {at}.parents: {error}") from None
+    for key in ("node_tokens", "source", "node_logprob", "probability", "threshold", "reason"):
         if len(step[key]) != nodes:
             raise TraceError(f"{where}: key {at}.{key} has {len(step[key])} entries for {nodes} nodes")
     if not step["path"] or step["path"][0] != 0 or not all(0 <= node < nodes for node in step["path"]):

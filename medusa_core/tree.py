@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -28,18 +29,15 @@ class Tree:
     """A validated tree of n nodes, root included, and the index arrays that decoding needs.
 
     choices: the n - 1 paths without the root, sorted; node i > 0 is choices[i - 1].
-    parent (n,) int32, -1 for the root. depth (n,) int32, 0 for the root. rank (n,) int32, -1 for the root.
+    parents: each node's parent, -1 for the root; parent (n,) int32 holds the same.
+    depth (n,) int32, 0 for the root. rank (n,) int32, -1 for the root.
     mask (n, n) bool: mask[i, j] is True when node j is node i or one of its ancestors.
     paths (leaves, max_depth + 1) int32: node indices from root to leaf, padded with -1, in the order of the
     Medusa repository's retrieve_indices (last leaf first).
     """
 
     choices: tuple[tuple[int, ...], ...]
-    parent: np.ndarray
-    depth: np.ndarray
-    rank: np.ndarray
-    mask: np.ndarray
-    paths: np.ndarray
+    parents: tuple[int, ...]
 
     @classmethod
     def from_paths(cls, paths) -> Tree:
@@ -55,18 +53,57 @@ class Tree:
             if path[:-1] not in index:
                 raise TreeError(f"path {list(path)} has no parent: add {list(path[:-1])} to the tree")
             index[path] = len(index)
-        parent = np.array([-1] + [index[path[:-1]] for path in choices], dtype=np.int32)
-        mask = np.eye(len(index), dtype=bool)
-        for node in range(1, len(index)):  # parents come first, so the parent's row is complete
-            mask[node] |= mask[parent[node]]
-        return cls(
-            choices=tuple(choices),
-            parent=parent,
-            depth=np.array([0] + [len(path) for path in choices], dtype=np.int32),
-            rank=np.array([-1] + [path[-1] for path in choices], dtype=np.int32),
-            mask=mask,
-            paths=_root_to_leaf(choices, index),
-        )
+        return cls(tuple(choices), (-1, *(index[path[:-1]] for path in choices)))
+
+    @classmethod
+    def from_parents(cls, parents: Sequence[int]) -> Tree:
+        """Build a tree from each node's parent, -1 for the root; siblings rank in the order given.
+
+        Raises TreeError unless nodes come depth by depth, children in the order of their parents.
+        """
+        choices: list[tuple[int, ...]] = [()]
+        children = [0] * len(parents)
+        for node, parent in enumerate(parents[1:], start=1):
+            if not 0 <= parent < node:
+                raise TreeError(f"node {node} has parent {parent}: expected a node from 0 to {node - 1}")
+            choices.append((*choices[parent], children[parent]))
+            children[parent] += 1
+            if (len(choices[node]), choices[node]) <= (len(choices[node - 1]), choices[node - 1]):
+                raise TreeError(
+                    f"node {node} (parent {parent}) comes too late: nodes are listed depth by depth"
+                )
+        if not len(parents) or parents[0] != -1:
+            raise TreeError("the first node is the root, whose parent is -1")
+        return cls(tuple(choices[1:]), tuple(parents))
+
+    @cached_property
+    def parent(self) -> np.ndarray:
+        return np.array(self.parents, np.int32)
+
+    @cached_property
+    def depth(self) -> np.ndarray:
+        return np.array([0, *map(len, self.choices)], np.int32)
+
+    @cached_property
+    def rank(self) -> np.ndarray:
+        return np.array([-1, *(path[-1] for path in self.choices)], np.int32)
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        mask = np.eye(self.size, dtype=bool)
+        for node, parent in enumerate(self.parents[1:], start=1):  # the parent's row is complete
+            mask[node] |= mask[parent]
+        return mask
+
+    @cached_property
+    def paths(self) -> np.ndarray:
+        inner = {path[:-1] for path in self.choices}
+        leaves = [path for path in reversed(self.choices) if path not in inner] or [()]
+        index = {path: node for node, path in enumerate(((), *self.choices))}
+        paths = np.full((len(leaves), self.max_depth + 1), -1, dtype=np.int32)
+        for row, leaf in zip(paths, leaves):
+            row[: len(leaf) + 1] = [index[leaf[:end]] for end in range(len(leaf) + 1)]
+        return paths
 
     @property
     def size(self) -> int:
@@ -76,7 +113,7 @@ class Tree:
     @property
     def max_depth(self) -> int:
         """Length of the longest path: the number of heads the tree needs."""
-        return self.paths.shape[1] - 1
+        return len(self.choices[-1]) if self.choices else 0
 
     @cached_property
     def children(self) -> tuple[tuple[int, ...], ...]:
@@ -85,11 +122,6 @@ class Tree:
         for node in range(1, self.size):
             below[self.parent[node]].append(node)
         return tuple(map(tuple, below))
-
-    @cached_property
-    def parents(self) -> tuple[int, ...]:
-        """`parent` as Python ints, for loops that run at every decoding step."""
-        return tuple(self.parent.tolist())
 
     def token_index(self, topk: int = 10) -> np.ndarray:
         """Index (n,) int32 of each node in [root token, head 1's topk, head 2's topk, ...] (tree_indices).
@@ -120,15 +152,6 @@ def _checked_path(path) -> tuple[int, ...]:
     if not ranks:
         raise TreeError("an empty path was given; the root is always there and is not listed")
     return tuple(map(int, ranks))
-
-
-def _root_to_leaf(choices, index) -> np.ndarray:
-    inner = {path[:-1] for path in choices}
-    leaves = [path for path in reversed(choices) if path not in inner] or [()]
-    paths = np.full((len(leaves), max(map(len, leaves)) + 1), -1, dtype=np.int32)
-    for row, leaf in zip(paths, leaves):
-        row[: len(leaf) + 1] = [index[leaf[:end]] for end in range(len(leaf) + 1)]
-    return paths
 
 
 def chain(depth: int) -> Tree:

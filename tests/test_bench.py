@@ -8,7 +8,7 @@ import pytest
 from fake_decoding import FakeBase, FakeDrafter, tokenizer
 
 from medusa_core import bench, files, summary, tree
-from medusa_core.answers import Settings, SettingsError, answer
+from medusa_core.answers import Drafting, Settings, SettingsError, answer
 from medusa_core.bench import BenchSettings
 from medusa_core.differences import first_difference
 
@@ -19,14 +19,13 @@ QUESTIONS = [
     {"question_id": 1, "category": "b", "turns": ["How many?", "Sure?"]},
     {"question_id": 8, "category": "a", "turns": ["Once."]},
 ]
-SETTINGS = BenchSettings(heads="fake", max_new_tokens=20, turns=2, repeats=3)
+SETTINGS = BenchSettings(heads="fake", drafts=("heads",), max_new_tokens=20, turns=2, repeats=3)
 
 
 def run(questions=QUESTIONS, settings=SETTINGS, base=None, skill=0.7, **more):
     base = base or FakeBase()
-    return bench.run(
-        base, FakeDrafter(base, skill=skill), TREE, questions, settings, TOKENIZER, progress=False, **more
-    )
+    guess = {"heads": Drafting(FakeDrafter(base, skill=skill), TREE)}
+    return bench.run(base, guess, questions, settings, TOKENIZER, progress=False, **more)
 
 
 def without_times(result):
@@ -45,7 +44,7 @@ def without_times(result):
 
 def test_a_result_holds_every_mode_turn_and_number_and_survives_json():
     result = json.loads(json.dumps(run(), allow_nan=False))
-    assert result["version"] == 1 and result["config"]["choices"] == [[0], [1], [0, 0], [0, 0, 0]]
+    assert result["version"] == 1 and result["config"]["choices"]["heads"] == [[0], [1], [0, 0], [0, 0, 0]]
     assert result["config"]["questions"] == QUESTIONS and result["config"]["max_new_tokens"] == 20
     assert {"cpu", "cores", "threads", "memory_gib", "compiler", "python", "jittor", "numpy"} <= result[
         "machine"
@@ -223,7 +222,7 @@ def test_where_greedy_answers_part_the_two_best_logits_are_recorded():
 
 def test_a_shorter_answer_differs_where_it_ends():
     base = FakeBase()
-    plain = answer(base, None, None, [5, 6], Settings(6)).tokens
+    plain = answer(base, Drafting(), [5, 6], Settings(6)).tokens
     row = first_difference(base, [5, 6], plain, plain[:4])
     assert (row["position"], row["plain_token"], row["drafted_token"]) == (4, plain[4], None)
     assert row["top_tokens"][0] == plain[4]
@@ -253,8 +252,7 @@ def test_an_interrupted_benchmark_goes_on_from_its_finished_questions(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         bench.run(
             base,
-            Interrupted(base, 200),
-            TREE,
+            {"heads": Drafting(Interrupted(base, 200), TREE)},
             QUESTIONS,
             SETTINGS,
             TOKENIZER,
@@ -319,7 +317,7 @@ def test_the_command_writes_one_result_file_and_prints_its_table(tmp_path, monke
     base = FakeBase()
     monkeypatch.setattr(bench, "ARTIFACTS", tmp_path)
     monkeypatch.setattr(bench, "load_base", lambda model, dtype: base)
-    monkeypatch.setattr(answers, "load_drafter", lambda *_: (FakeDrafter(base), TREE))
+    monkeypatch.setattr(answers, "load_drafting", lambda *_: Drafting(FakeDrafter(base), TREE))
     monkeypatch.setattr(text, "load_tokenizer", lambda folder: TOKENIZER)
     monkeypatch.setattr(heads, "resolve", lambda name: tmp_path)
     base.folder = tmp_path

@@ -5,8 +5,11 @@ import pytest
 from tiny_model import tiny
 
 from medusa_core import decode, tree
+from medusa_core.cost import StepCost
+from medusa_core.heads.context import LONGEST
 from medusa_core.kernels.model import KernelModel
-from medusa_core.llama import Llama
+from medusa_core.llama import Llama, jt
+from medusa_core.plan import Plan
 
 PROMPT = [5, 17, 99, 3]
 
@@ -131,3 +134,51 @@ def test_steps_say_what_was_proposed_and_what_became_of_it(base):
 def test_unknown_acceptance_is_refused(base):
     with pytest.raises(ValueError, match="greedy, typical or exact"):
         next(decode.medusa(base, None, decode.ROOT_ONLY, PROMPT, 4, acceptance="nucleus"))
+
+
+PLAN = Plan(
+    StepCost(tuple(1.0 + 0.01 * n for n in range(40)), 0.01), TREES["dense"], (0.0, *(0.8,) * LONGEST)
+)
+
+
+@pytest.mark.parametrize("who", ["context", "both"])
+def test_a_plan_leaves_the_text_as_it_is(base, who):
+    prompt = PROMPT * 6
+    text = text_of(decode.plain(base, prompt, 90))
+    drafter = Guesses(text, 0.5) if who == "both" else None
+    steps = []
+    for step in decode.medusa(base, drafter, decode.ROOT_ONLY, prompt, 90, plan=PLAN):
+        steps.append(step)
+        if drafter:
+            drafter.produced = sum(len(s.tokens) for s in steps)
+    assert text_of(steps) == text
+    assert {source for step in steps for source in step.source} >= {"root", "context"}
+    assert all(step.tree.size == len(step.source) == len(step.node_tokens) for step in steps)
+
+
+def test_a_plan_samples_the_text_of_plain_sampling(base):
+    text = text_of(decode.plain(base, PROMPT * 6, 60, temperature=0.8, seed=3))
+    steps = decode.medusa(
+        base, None, decode.ROOT_ONLY, PROMPT * 6, 60, "exact", temperature=0.8, seed=3, plan=PLAN
+    )
+    assert text_of(steps) == text
+
+
+def test_a_plan_decodes_to_the_end_of_the_context():
+    config, weights = tiny(eos_token_ids=(), max_position_embeddings=48)
+    base = KernelModel(config, weights)
+    text = text_of(decode.plain(base, PROMPT, 200))
+    assert len(PROMPT) + len(text) == 49  # the last token is not fed
+    assert text_of(decode.medusa(base, None, decode.ROOT_ONLY, PROMPT, 200, plan=PLAN)) == text
+
+
+def test_memory_is_flat_over_five_thousand_tokens():
+    config, weights = tiny(eos_token_ids=(), max_position_embeddings=5200)
+    base = KernelModel(config, weights)
+    alive, produced = [], 0
+    for step in decode.medusa(base, None, decode.ROOT_ONLY, PROMPT, 5000, plan=PLAN):
+        produced += len(step.tokens)
+        if produced >= 500 * (len(alive) + 1):
+            alive.append(jt.liveness_info()["lived_vars"])
+    assert produced == 5000 and len(alive) == 10
+    assert len(set(alive)) == 1, alive

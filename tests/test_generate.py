@@ -9,7 +9,7 @@ import pytest
 from fake_decoding import END, FakeBase, FakeDrafter, tokenizer
 
 from medusa_core import answers, convert, data, generate, text, tree
-from medusa_core.answers import Settings, SettingsError
+from medusa_core.answers import Drafting, Settings, SettingsError
 
 ROOT = Path(__file__).resolve().parents[1]
 QUESTIONS = [
@@ -24,7 +24,7 @@ TOKENIZER = tokenizer()
 def write(out, questions=QUESTIONS, base=None, drafter=None, turns=2, **settings):
     base = base or FakeBase()
     settings = Settings(**{"max_new_tokens": 12, **settings})
-    generate.generate(base, TOKENIZER, drafter, drafter and TREE, questions, settings, turns, out)
+    generate.generate(base, TOKENIZER, Drafting(drafter, drafter and TREE), questions, settings, turns, out)
     return read(out)
 
 
@@ -169,13 +169,13 @@ def test_a_prompt_longer_than_the_context_names_question_and_turn(tmp_path):
 def test_an_empty_prompt_and_a_tree_deeper_than_the_heads_are_refused():
     base = FakeBase()
     with pytest.raises(SettingsError, match="the prompt is empty"):
-        answers.answer(base, None, None, [], Settings(4))
+        answers.answer(base, Drafting(), [], Settings(4))
     with pytest.raises(tree.TreeError, match="4 deep but there are 3 heads"):
-        answers.answer(base, FakeDrafter(base, heads=3), tree.chain(4), [3, 4], Settings(4))
+        answers.answer(base, Drafting(FakeDrafter(base, heads=3), tree.chain(4)), [3, 4], Settings(4))
 
 
 def test_a_prompt_that_fills_the_context_still_gets_one_token():
-    trace = answers.answer(FakeBase(context=10), None, None, list(range(3, 12)), Settings(50))
+    trace = answers.answer(FakeBase(context=10), Drafting(), list(range(3, 12)), Settings(50))
     assert 1 <= len(trace.tokens) <= 2
 
 

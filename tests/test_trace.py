@@ -22,6 +22,8 @@ def recorded():
         steps.append(
             Step(
                 tokens=produced,
+                parents=TREE.parents,
+                source=("root", "heads", "context", "both"),
                 node_tokens=np.array(tokens, dtype=np.int32),
                 node_logprob=np.log([1.0, 0.5, 0.25, 1 / 3]).astype(np.float32),
                 path=verdict.path,
@@ -34,23 +36,20 @@ def recorded():
         )
         length += len(verdict.path)
     one = np.zeros(1)
-    steps.append(Step([5], np.array([2], dtype=np.int32), one, (0,), one + 1, one, ("root",), length))
-    return Trace(
-        [1, 2, 3], steps, TREE.choices, {"temperature": 0.7, "heads": "none"}, 0.25, {1: "a", 7: "é\n<b>"}
+    steps.append(
+        Step([5], (-1,), ("root",), np.array([2], dtype=np.int32), one, (0,), one + 1, one, ("root",), length)
     )
+    return Trace([1, 2, 3], steps, {"temperature": 0.7, "heads": "none"}, 0.25, {1: "a", 7: "é\n<b>"})
 
 
 def test_round_trip_keeps_every_field():
     original = recorded()
     back = Trace.from_json(original.to_json())
-    assert (back.prompt_ids, back.choices, back.settings) == (
-        original.prompt_ids,
-        original.choices,
-        original.settings,
-    )
+    assert (back.prompt_ids, back.settings) == (original.prompt_ids, original.settings)
     assert (back.prefill, back.texts, back.tokens) == (original.prefill, original.texts, original.tokens)
     assert len(back.steps) == 3
     for new, old in zip(back.steps, original.steps, strict=True):
+        assert (new.parents, new.source) == (old.parents, old.source)
         assert (new.tokens, new.path, new.reason, new.length) == (
             old.tokens,
             old.path,
@@ -102,13 +101,16 @@ def setting(*keys, value):
         (lambda raw: raw.pop("steps"), "key steps is missing"),
         (lambda raw: raw.pop("version"), "key version is missing"),
         (lambda raw: raw["steps"][1].pop("node_tokens"), r"key steps\[1\].node_tokens is missing"),
-        (setting("version", value=99), "version is 99, this package reads 1"),
+        (setting("version", value=99), "version is 99, this package reads 2"),
         (setting("prompt_ids", value="hello"), 'key prompt_ids must be a list of whole numbers, got "hello"'),
         (setting("prompt_ids", value=[1.5]), "key prompt_ids must be a list of whole numbers"),
         (setting("prefill", value=None), "key prefill must be a number of seconds, got null"),
         (setting("texts", value={"x": "y"}), "key texts must be an object of token id to text"),
-        (setting("choices", value=[0]), "key choices must be a list of lists of ranks"),
-        (setting("choices", value=[[0, 0]]), r"key choices: path \[0, 0\] has no parent"),
+        (setting("steps", 0, "parents", value=[-1, 0, 3, 0]), r"key steps\[0\].parents: node 2 has parent 3"),
+        (
+            setting("steps", 0, "source", value=["root", "me", "heads", "heads"]),
+            "a list of root, heads, context",
+        ),
         (setting("extra", value=1), "key extra is unknown"),
         (setting("steps", 0, value=[]), r"steps\[0\] must be an object, got list"),
         (
@@ -126,10 +128,7 @@ def setting(*keys, value):
         ),
         (setting("steps", 0, "path", value=[]), r"key steps\[0\].path must start at node 0"),
         (setting("steps", 0, "times", value={"verify": "1"}), r"key steps\[0\].times must be an object"),
-        (
-            setting("choices", value=[[0]]),
-            r"key steps\[0\].node_tokens has 4 entries, but the tree has 2 nodes",
-        ),
+        (setting("steps", 0, "node_tokens", value=[1]), r"node_tokens has 1 entries for 4 nodes"),
     ],
 )
 def test_broken_trace_is_refused_by_file_and_key(tmp_path, change, message):

@@ -259,3 +259,28 @@ def test_broken_tree_file_is_refused_by_name(tmp_path, text, message):
     with pytest.raises(TreeError, match=message) as error:
         trees.load(file)
     assert str(file) in str(error.value)
+
+
+def test_a_tree_from_parents_is_the_tree_of_its_paths():
+    for seed in range(5):
+        tree = trees.random_tree(12, 4, 3, np.random.default_rng(seed))
+        dense_ranks = Tree.from_parents(tree.parents)
+        assert dense_ranks.parents == tree.parents and (dense_ranks.mask == tree.mask).all()
+        assert (dense_ranks.depth == tree.depth).all() and (dense_ranks.paths == tree.paths).all()
+    assert Tree.from_parents([-1]).size == 1
+
+
+@pytest.mark.parametrize(
+    ("parents", "message"),
+    [
+        ([], "the first node is the root"),
+        ([0], "the first node is the root"),
+        ([-1, 1], "node 1 has parent 1"),
+        ([-1, -1], "node 1 has parent -1"),
+        ([-1, 0, 1, 0], r"node 3 \(parent 0\) comes too late"),
+        ([-1, 0, 0, 2, 1], r"node 4 \(parent 1\) comes too late"),
+    ],
+)
+def test_parents_that_are_no_tree_in_row_order_are_refused(parents, message):
+    with pytest.raises(TreeError, match=message):
+        Tree.from_parents(parents)
