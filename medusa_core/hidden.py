@@ -90,8 +90,9 @@ def most_frequent(tokens: TokenSet, size: int, always=()) -> np.ndarray:
 
 
 def digest(base, tokens: TokenSet, dtype: str) -> str:
-    """Return the name of the states of `tokens` under `base`: 16 digits from its manifest and the tokens."""
+    """Return the name of the states of `tokens` under `base`: 16 digits from its manifest, adapters and the tokens."""
     hasher = hashlib.sha256((Path(base.folder) / "manifest.json").read_bytes() + dtype.encode())
+    hasher.update((getattr(base, "adapters", None) or "").encode())
     for prompt, answer in zip(tokens.prompt_ids, tokens.answer_ids, strict=True):
         hasher.update(np.array([len(prompt), len(answer)], "<i8").tobytes())
         hasher.update(np.concatenate([prompt, answer]).astype("<i4").tobytes())

@@ -25,17 +25,22 @@ def learning_rate(step: int, total: int, peak: float, warmup: int, final_ratio: 
 
 def global_norm(gradients: dict) -> float:
     """Euclidean norm of all gradients together."""
-    return math.sqrt(sum((g * g).sum().item() for g in gradients.values()))
+    squares = [(g * g).sum() for g in gradients.values()]
+    jt.sync(squares)
+    return math.sqrt(sum(square.item() for square in squares))
 
 
 class AdamW:
     """AdamW (Loshchilov and Hutter, algorithm 2) over named float32 Vars, with decoupled weight decay.
 
+    rates: what the learning rate of some parameters, by name, is multiplied by; 1 for the others.
     Jittor's own counts backward passes, not updates, which skews the bias correction under accumulation.
     """
 
-    def __init__(self, parameters: dict, betas=(0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0):
-        self.parameters = parameters
+    def __init__(
+        self, parameters: dict, betas=(0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0, rates=None
+    ):
+        self.parameters, self.rates = parameters, rates or {}
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         self.updates = 0
         self.m = {name: jt.zeros(p.shape).stop_grad() for name, p in parameters.items()}
@@ -44,8 +49,18 @@ class AdamW:
     def step(self, gradients: dict, lr: float, scale: float = 1.0) -> None:
         """Update every parameter from its gradient times `scale` (what clipping asks for)."""
         self.updates += 1
+        update = _update_plain if jt.flags.use_cuda else _update_in_place
+        with jt.no_grad():
+            for name, p in self.parameters.items():
+                data = self._data(lr * self.rates.get(name, 1.0), scale)
+                update(p, self.m[name], self.v[name], gradients[name], data)
+        for p in self.parameters.values():
+            p.start_grad()
+        jt.sync([*self.parameters.values(), *self.m.values(), *self.v.values()])
+
+    def _data(self, lr: float, scale: float) -> dict[str, float]:
         beta1, beta2 = self.betas
-        data = {
+        return {
             "scale": scale,
             "beta1": beta1,
             "beta2": beta2,
@@ -54,13 +69,6 @@ class AdamW:
             "eps": self.eps,
             "shrink": lr * self.weight_decay,
         }
-        update = _update_plain if jt.flags.use_cuda else _update_in_place
-        with jt.no_grad():
-            for name, p in self.parameters.items():
-                update(p, self.m[name], self.v[name], gradients[name], data)
-        for p in self.parameters.values():
-            p.start_grad()
-        jt.sync([*self.parameters.values(), *self.m.values(), *self.v.values()])
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Return the moments as m/NAME and v/NAME."""
