@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
 HEAD_OUTPUTS = ("own", "shared", "draft")
+RECURRENT_KINDS = ("gru", "gated", "redrafter", "lstm")  # of heads, in the kernel's order
 
 
 class ConfigError(ValueError):
@@ -131,6 +132,7 @@ class HeadsConfig:
 
     output: "own" = an LM head each (the paper), "shared" = the base's LM head, frozen,
     "draft" = the base's LM head restricted to `draft_vocab_size` frequent tokens (FR-Spec).
+    state_size: of recurrent heads only, the size of their state ("gated": of its network's hidden layer).
     """
 
     hidden_size: int
@@ -141,6 +143,7 @@ class HeadsConfig:
     output: str = "draft"
     draft_vocab_size: int | None = None
     base_model: str = ""
+    state_size: int | None = None
 
     def __post_init__(self):
         if self.output not in HEAD_OUTPUTS:
@@ -152,6 +155,19 @@ class HeadsConfig:
         if self.num_heads < 1 or self.num_layers < 1:
             raise ConfigError(
                 f"num_heads {self.num_heads} and num_layers {self.num_layers} must be at least 1"
+            )
+        recurrent = self.kind in RECURRENT_KINDS
+        if recurrent != (self.state_size is not None):
+            raise ConfigError(
+                f"state_size is needed with kinds {', '.join(RECURRENT_KINDS)}, and only there; "
+                f"the kind is {self.kind!r}"
+            )
+        if recurrent and (self.state_size < 16 or self.state_size % 16):
+            raise ConfigError(f"state_size {self.state_size} must be a multiple of 16, for the kernels")
+        if recurrent and (self.output == "own" or self.num_layers != 1):
+            raise ConfigError(
+                f'heads of kind {self.kind!r} need output "shared" or "draft" and num_layers 1, '
+                f"not {self.output!r} and {self.num_layers}"
             )
 
     @property

@@ -7,7 +7,7 @@ A base model is handed to everything that needs one, never inherited from. What 
     base(ids, positions, mask, cache=None, rows=None)    -> hidden (B, T, d), after the final norm
     base.logits(hidden (..., d))                         -> (..., V)
     base.top(hidden (n, d), k)                           -> ids, values (n, k) NumPy
-    base.lm_head_rows(ids)                               -> (len(ids), d) NumPy
+    base.lm_head_rows(ids), base.embedding_rows(ids)     -> (len(ids), d) NumPy
 """
 
 from __future__ import annotations
@@ -150,7 +150,14 @@ class Llama(jt.Module):
 
     def lm_head_rows(self, ids) -> np.ndarray:
         """Rows of the LM head for the tokens `ids`, (len(ids), d) float32."""
-        return self.weight("lm_head.weight")[jt.array(np.asarray(ids, np.int32))].float32().numpy()
+        return self._rows("lm_head", ids)
+
+    def embedding_rows(self, ids) -> np.ndarray:
+        """Rows of the token embedding for the tokens `ids`, (len(ids), d) float32."""
+        return self._rows("model.embed_tokens", ids)
+
+    def _rows(self, name: str, ids) -> np.ndarray:
+        return self.weight(name + ".weight")[jt.array(np.asarray(ids, np.int32))].float32().numpy()
 
     def _attention(self, x, name, angle, attend, cache, rows, layer):
         config, (batch, tokens, _) = self.config, x.shape

@@ -70,20 +70,27 @@ def medusa1_loss(
         )
     if teacher_weight and teacher_logits is None:
         raise ValueError(f"teacher_weight is {teacher_weight} but no teacher_logits were given")
-    counts = learned_counts(targets) if counts is None else np.asarray(counts)
-    weights = np.where(
-        targets >= 0, head_weights(heads, decay)[:, None] / np.maximum(counts, 1)[:, None], 0.0
-    )
+    weights = row_weights(targets, decay, counts)
     teacher = softmax(teacher_logits) if teacher_weight else None
     row = None if teacher_row is None else np.ascontiguousarray(teacher_row, np.int32).reshape(-1)
     rows, rank = cross_entropy(logits.reshape((-1, v)), targets.reshape(-1), teacher, row, teacher_weight)
-    loss = (rows * jt.array(weights.reshape(-1).astype(np.float32))).sum()
+    loss = (rows * jt.array(weights.reshape(-1))).sum()
     return HeadLoss(loss, rows.reshape((heads, positions)), rank.reshape((heads, positions)), targets)
 
 
 def head_weights(heads: int, decay: float) -> np.ndarray:
     """Return decay^k for k = 1..heads."""
     return decay ** np.arange(1, heads + 1, dtype=np.float64)
+
+
+def row_weights(targets: np.ndarray, decay: float, counts=None) -> np.ndarray:
+    """Return (K, N) float32 what each row's loss counts: decay^k / counts[k], 0 where the target is negative.
+
+    counts (K,) as in `medusa1_loss`.
+    """
+    counts = learned_counts(targets) if counts is None else np.asarray(counts)
+    weights = head_weights(len(targets), decay)[:, None] / np.maximum(counts, 1)[:, None]
+    return np.where(targets >= 0, weights, 0.0).astype(np.float32)
 
 
 def learned_counts(targets: np.ndarray) -> np.ndarray:
@@ -101,6 +108,12 @@ def cross_entropy(logits, targets, teacher=None, teacher_row=None, teacher_weigh
         teacher, teacher_row, teacher_weight = jt.zeros((1, 1)), np.zeros(1, np.int32), 0.0
     implementation = _cross_entropy_plain if jt.flags.use_cuda else _cross_entropy_fused
     return implementation(logits, jt.array(targets), teacher, jt.array(teacher_row), teacher_weight)
+
+
+def smooth_l1(predicted, wanted):
+    """Return (...) the mean over the last dimension of x^2 / 2, or |x| - 1/2 beyond 1; both arguments (..., d)."""
+    distance = (predicted - wanted).abs()
+    return jt.ternary(distance < 1, 0.5 * distance * distance, distance - 0.5).mean(-1)
 
 
 def softmax(logits):

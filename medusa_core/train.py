@@ -17,11 +17,11 @@ import numpy as np
 from tqdm import tqdm
 
 from medusa_core import checkpoint, files, heads, hidden, runtime
-from medusa_core.config import HeadsConfig
+from medusa_core.config import RECURRENT_KINDS, HeadsConfig
 from medusa_core.data import TokenSet, read_tokens
 from medusa_core.hidden import Batch, HiddenStates
 from medusa_core.losses import head_weights, learned_counts
-from medusa_core.train_config import TrainConfig, TrainError
+from medusa_core.train_config import KIND_SETTINGS, TrainConfig, TrainError
 
 runtime.start()
 import jittor as jt
@@ -35,6 +35,9 @@ def train(config: TrainConfig, base, data: TokenSet, resume: bool = False) -> di
     The base's hidden states are computed first, or read if they were before. `resume` continues from the last
     checkpoint in config.run if there is one. Raises TrainError, HeadsError or HiddenError.
     """
+    for name in KIND_SETTINGS:
+        if getattr(config, name) and name not in heads.kind(config.kind).LOSS_SETTINGS:
+            raise TrainError(f"{name} must be 0: the loss of heads of kind {config.kind!r} has no such term")
     draft = config.output == "draft"
     shape = HeadsConfig(
         hidden_size=base.config.hidden_size,
@@ -45,6 +48,7 @@ def train(config: TrainConfig, base, data: TokenSet, resume: bool = False) -> di
         output=config.output,
         draft_vocab_size=config.draft_vocab_size if draft else None,
         base_model=config.model,
+        state_size=_state_size(config, base.config.hidden_size),
     )
     if draft and config.draft_vocab_size > base.config.vocab_size:
         raise TrainError(
@@ -68,7 +72,8 @@ def fit(model, seen: HiddenStates, unseen: HiddenStates, config: TrainConfig, re
     """Train `model` in place on `seen`, evaluate on `unseen`; returns the history (config.run/history.json).
 
     model: a jt.Module with `config.num_heads`, `loss(batch, counts, decay, teacher_weight) -> HeadLoss` and
-    `targets(batch) -> (K, N)`. Raises TrainError when a loss is no number, naming step and head.
+    `targets(batch) -> (K, N)`; its `LOSS_SETTINGS` name the fields of config that `loss` takes, too. Raises
+    TrainError when a loss is no number, naming step and head.
     """
     folder = runtime.ROOT / config.run
     blocks, per_step = len(seen.tokens) // config.block, config.batch_positions // config.block
@@ -152,9 +157,10 @@ def _update(model, optimizer: AdamW, batches: list[Batch], lr: float, config: Tr
     # Means are over the whole update, so that it does not depend on how it is split.
     counts = sum(learned_counts(model.targets(batch)) for batch in batches)
     parameters = optimizer.parameters
+    settings = {name: getattr(config, name) for name in model.LOSS_SETTINGS}
     gradients, sums = {}, []
     for batch in batches:
-        result = model.loss(batch, counts, config.decay, config.teacher_weight)
+        result = model.loss(batch, counts, config.decay, config.teacher_weight, **settings)
         for name, gradient in zip(parameters, jt.grad(result.loss, list(parameters.values()), False)):
             gradients[name] = gradients[name] + gradient if name in gradients else gradient
         jt.sync([*gradients.values(), result.rows, result.rank])
@@ -218,9 +224,10 @@ _FREE = ("out", "run", "eval_every", "eval_positions", "log_every", "checkpoint_
 def _restore(path: Path, model, optimizer: AdamW, config: TrainConfig, key: str) -> dict:
     """Load a checkpoint into model and optimiser and return its state."""
     tensors, header = checkpoint.load(path)
-    old, new = header["config"], dataclasses.asdict(config)
-    names = [name for name in new if name not in _FREE and old.get(name) != new[name]]
-    changed = [f"{name} was {old.get(name)!r}, is {new[name]!r}" for name in names]
+    # A setting that a checkpoint does not name came after it, and had its default.
+    old, new = {**dataclasses.asdict(TrainConfig()), **header["config"]}, dataclasses.asdict(config)
+    names = [name for name in new if name not in _FREE and old[name] != new[name]]
+    changed = [f"{name} was {old[name]!r}, is {new[name]!r}" for name in names]
     if header["data"] != key:
         changed.append("the base model or the token set changed")
     if changed:
@@ -231,6 +238,12 @@ def _restore(path: Path, model, optimizer: AdamW, config: TrainConfig, key: str)
     model.load_tensors({name: tensors[f"p/{name}"] for name in shapes})
     optimizer.load_tensors(tensors, header["updates"])
     return {name: header[name] for name in ("step", "recent", "history")}
+
+
+def _state_size(config: TrainConfig, hidden_size: int) -> int | None:
+    if config.state_size or config.kind not in RECURRENT_KINDS:
+        return config.state_size or None
+    return -(-hidden_size // 32) * 16
 
 
 def _first_answers(tokens: TokenSet, positions: int) -> TokenSet:

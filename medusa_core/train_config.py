@@ -10,6 +10,8 @@ from pathlib import Path
 
 import yaml
 
+KIND_SETTINGS = ("feature_weight",)  # that enter the loss of some kinds of heads only
+
 
 class TrainError(RuntimeError):
     """Training that cannot start, continue or go on."""
@@ -31,6 +33,9 @@ class TrainConfig:
     num_heads: int = _option(4, "heads: how many tokens ahead are guessed")
     num_layers: int = _option(1, "residual blocks of a head")
     output: str = _option("draft", 'LM head: "own", the base\'s "shared" one, or its frequent rows, "draft"')
+    state_size: int = _option(
+        0, "state of recurrent heads, a multiple of 16; 0 = half the base's hidden size"
+    )
     draft_vocab_size: int = _option(8192, 'tokens that heads can guess, with output "draft"')
     max_positions: int = _option(0, "train on the first answers, up to this many tokens; 0 = all")
     epochs: float = _option(1.0, "passes over the training positions")
@@ -44,6 +49,7 @@ class TrainConfig:
     clip: float = _option(1.0, "highest norm of an update's gradient")
     decay: float = _option(0.8, "head k = 1, 2, ... weighs decay^k in the loss")
     teacher_weight: float = _option(0.0, "share of the cross-entropy to the base's own distribution, 0 to 1")
+    feature_weight: float = _option(0.0, "recurrent heads: weight of what outputs miss of the base's states")
     eval_every: int = _option(200, "updates between evaluations on held-out tokens")
     eval_positions: int = _option(8192, "held-out positions of an evaluation")
     log_every: int = _option(10, "updates that one entry of the history averages")
@@ -61,6 +67,9 @@ class TrainConfig:
         for name in ("epochs", "learning_rate", "clip", "eval_positions", *every):
             if getattr(self, name) <= 0:
                 raise TrainError(f"{name} is {getattr(self, name)}, expected more than 0")
+        for name in ("state_size", "feature_weight"):
+            if getattr(self, name) < 0:
+                raise TrainError(f"{name} is {getattr(self, name)}, expected 0 or more")
         if not 0 <= self.teacher_weight <= 1:
             raise TrainError(f"teacher_weight is {self.teacher_weight}, expected 0 to 1")
 

@@ -52,6 +52,9 @@ class FakeBase:
     def lm_head_rows(self, ids) -> np.ndarray:
         return self.embedding[ids]
 
+    def embedding_rows(self, ids) -> np.ndarray:
+        return self.embedding[ids]
+
 
 def token_set(rows: int, seed: int = 0, vocabulary: int = 50) -> TokenSet:
     """Texts in which a token nearly decides the next, so that heads have something to learn."""

@@ -216,6 +216,15 @@ def test_a_checkpoint_of_other_settings_is_refused_with_the_difference(stopped, 
         tiny("stopped", resume=True, learning_rate=0.01)
 
 
+def test_a_checkpoint_from_before_a_setting_existed_is_resumed(stopped, tiny):
+    last = train.checkpoints(stopped)[-1]
+    tensors, header = checkpoint.load(last)
+    del header["config"]["feature_weight"]
+    checkpoint.save(last, tensors, header)
+    history, _ = tiny("stopped", resume=True, checkpoint_every=10)
+    assert history["train"][-1]["step"] == history["steps"]
+
+
 def test_a_damaged_checkpoint_is_refused_by_name(stopped, tiny):
     last = train.checkpoints(stopped)[-1]
     content = bytearray(last.read_bytes())

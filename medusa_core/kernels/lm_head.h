@@ -30,6 +30,20 @@ static inline void keep(std::vector<Best>& best, size_t k, Best next) {  // best
     best.insert(std::upper_bound(best.begin(), best.end(), next, before), next);
 }
 
+// ids, values (k,): the tokens with the highest of a row's logits (vocab,), highest first, and their log-probabilities.
+static void top_logprobs(const float* row, long vocab, size_t k, int* ids, float* values) {
+    std::vector<Best> best;
+    for (long i = 0; i < vocab; ++i)
+        if (best.size() < k || row[i] > best.back().value) keep(best, k, {row[i], (int)i});
+    const long whole = vocab / 16 * 16;
+    v16 total = zero16();
+    for (long i = 0; i < whole; i += 16) total = add16(total, exp16(sub16(load16(row + i), set16(best[0].value))));
+    float sum = sum16(total);
+    for (long i = whole; i < vocab; ++i) sum += std::exp(row[i] - best[0].value);
+    const float norm = best[0].value + std::log(sum);
+    for (size_t i = 0; i < k; ++i) ids[i] = best[i].id, values[i] = best[i].value - norm;
+}
+
 // ids, values (n, k): the k highest logits of each row, highest first.
 template <class W>
 static void top_k(const float* x, long n, long d, const typename W::type* w, long vocab, size_t k, int* ids,

@@ -36,19 +36,7 @@ static void draft(const Heads& h, const float* hidden, const typename W::type* w
     for (long r = 0; r < h.heads; r += rows)
         logits<W>(&x[r * h.hidden], rows, h.hidden, lm_head + (h.own ? r * head_size : 0), h.vocab, &all[r * h.vocab]);
 #pragma omp parallel for
-    for (long r = 0; r < h.heads; ++r) {
-        const float* row = &all[r * h.vocab];
-        std::vector<Best> best;
-        for (long i = 0; i < h.vocab; ++i)
-            if (best.size() < k || row[i] > best.back().value) keep(best, k, {row[i], (int)i});
-        const long whole = h.vocab / 16 * 16;
-        v16 total = zero16();
-        for (long i = 0; i < whole; i += 16) total = add16(total, exp16(sub16(load16(row + i), set16(best[0].value))));
-        float sum = sum16(total);
-        for (long i = whole; i < h.vocab; ++i) sum += std::exp(row[i] - best[0].value);
-        const float norm = best[0].value + std::log(sum);
-        for (size_t i = 0; i < k; ++i) ids[r * k + i] = best[i].id, values[r * k + i] = best[i].value - norm;
-    }
+    for (long r = 0; r < h.heads; ++r) top_logprobs(&all[r * h.vocab], h.vocab, k, ids + r * k, values + r * k);
 }
 
 }  // namespace medusa

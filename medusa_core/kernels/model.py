@@ -136,6 +136,10 @@ class KernelModel:
         """Rows of the LM head for the tokens `ids`, (len(ids), d) float32."""
         return unpack_rows(self._lm_head.numpy(), ids)
 
+    def embedding_rows(self, ids) -> np.ndarray:
+        """Rows of the token embedding for the tokens `ids`, (len(ids), d) float32."""
+        return unpack_rows(self._weights[0].data, ids)  # a view: training asks at every update
+
 
 def check_call(config: ModelConfig, ids, positions, mask, cache, rows):
     """The arguments of a base model's call as arrays: ids, positions (B, T), mask (B, T, S), rows (B,).

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from medusa_core import runtime
+from medusa_core.config import RECURRENT_KINDS
 
 runtime.start()
 import jittor as jt
@@ -16,12 +17,6 @@ FOLDER = Path(__file__).parent
 FLAGS = {f'FLAGS: -O3 -fno-fast-math -ffp-contract=off -I"{FOLDER}" ': 1}
 STAGES = ("qkv", "attention", "out", "gate and up", "down", "other")  # of forward.h, in its order
 ELEMENT = {"bfloat16": "BFloat16", "float32": "Float32"}
-
-
-def _header(isa: int | None) -> str:
-    # Jittor hashes the headers it finds through -I, so an edited one is compiled anew.
-    forced = f"#define MEDUSA_ISA {isa}\n" if isa else ""
-    return f'{forced}#include "medusa_heads.h"\n'
 
 
 def place(array: np.ndarray):
@@ -46,13 +41,15 @@ class Kernels:
     """
 
     def __init__(self, dtype: str, isa: int | None = None):
-        self.header = _header(isa)
+        self.forced = f"#define MEDUSA_ISA {isa}\n" if isa else ""
         self.element = ELEMENT[dtype]
 
-    def _run(self, inputs, outputs, data, source):
+    def _run(self, inputs, outputs, data, source, header="medusa_heads.h"):
         types = f"typedef medusa::{self.element} W; typedef const W::type* Packed;\n"
+        # Jittor hashes the headers it finds through -I, so an edited one is compiled anew.
+        included = f'{self.forced}#include "{header}"\n'
         with jt.flag_scope(compile_options=FLAGS):
-            return jt.code(inputs, outputs, cpu_header=self.header, cpu_src=types + source, data=data)
+            return jt.code(inputs, outputs, cpu_header=included, cpu_src=types + source, data=data)
 
     def forward(self, model, weights, rope, rows, extra, keys, values, seconds=None):
         """Run the blocks over `rows` (n, 7) int32, writing into the caches in place; returns hidden (n, d) float32.
@@ -124,5 +121,26 @@ class Kernels:
             {"vocab": vocab},
             """medusa::Heads h = {in2_shape1, in2_shape0, in2_shape2, (long)data["vocab"], in3_shape0 > 1};
                medusa::draft<W>(h, in0_p, (Packed)in1_p, in2_p, (Packed)in3_p, out0_shape1, out0_p, out1_p);""",
+        )
+        return ids, values
+
+    def draft_tree(self, cell, state_size, hidden, embedding, nodes, weights, vocab):
+        """A recurrent cell's guesses for a tree after hidden (d,): indices (n,) int32 and log-probabilities (n,).
+
+        cell: one of RECURRENT_KINDS; embedding (1, d): of the root's token; nodes (3, n) int32: parent, depth and rank;
+        weights: the cell's packed matrices and its vectors, each one after another in the order of its `shapes`, the
+        embedding (vocab, d) of the tokens it guesses, not packed, and the packed LM head. The root's values are 0.
+        """
+        n = nodes.shape[1]
+        ids, values = jt.empty((n,), "int32"), jt.empty((n,))
+        self._run(
+            [hidden, embedding, nodes, *weights],
+            [ids, values],
+            {"cell": RECURRENT_KINDS.index(cell), "state": state_size, "vocab": vocab},
+            """medusa::Sizes size = {in0_shape0, (long)data["state"], (long)data["vocab"]};
+               medusa::Tree tree = {in2_shape1, in2_p, in2_p + in2_shape1, in2_p + 2 * in2_shape1};
+               medusa::draft_tree<W>((int)data["cell"], size, in0_p, in1_p, tree, (Packed)in3_p, in4_p, (Packed)in5_p,
+                                     (Packed)in6_p, out0_p, out1_p);""",
+            header="recurrent_heads.h",
         )
         return ids, values

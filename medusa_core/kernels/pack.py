@@ -20,11 +20,17 @@ def pack(weight: np.ndarray, dtype: str) -> np.ndarray:
     blocks = -(-rows // LANES)
     if blocks * LANES != rows:
         weight = np.concatenate([weight, np.zeros((blocks * LANES - rows, depth), weight.dtype)])
+    stored = store(weight, dtype)
     if dtype == "float32":
-        blocked = weight.astype(np.float32).reshape(blocks, LANES, depth)
-        return np.ascontiguousarray(blocked.transpose(0, 2, 1))
-    bits = weight.astype(ml_dtypes.bfloat16).view(np.uint16).reshape(blocks, LANES, depth // 2, 2)
-    return np.ascontiguousarray(bits.transpose(0, 2, 1, 3))
+        return np.ascontiguousarray(stored.reshape(blocks, LANES, depth).transpose(0, 2, 1))
+    return np.ascontiguousarray(stored.reshape(blocks, LANES, depth // 2, 2).transpose(0, 2, 1, 3))
+
+
+def store(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Return values as the kernels keep them, unpacked: uint16 bit patterns of bfloat16, or float32."""
+    if dtype == "float32":
+        return values.astype(np.float32)
+    return values.astype(ml_dtypes.bfloat16).view(np.uint16)
 
 
 def unpack_rows(packed: np.ndarray, ids: np.ndarray) -> np.ndarray:
