@@ -17,45 +17,43 @@ class TrainError(RuntimeError):
     """Training that cannot start, continue or go on."""
 
 
-def _option(default, text: str):
+def option(default, text: str):
+    """Return a dataclass field with the help of its flag."""
     return dataclasses.field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """What decides the trained weights, and where they go; paths are relative to the repository."""
+class Training:
+    """What every training has: what decides the weights, and where they go; paths are relative to the repository."""
 
-    model: str = _option("embedded", 'base model: "embedded" or a model folder')
-    data: str = _option("artifacts/data/distilled.parquet", "token set")
-    out: str = _option("artifacts/runs/heads/medusa1", "folder of the trained heads")
-    run: str = _option("artifacts/runs/train/medusa1", "folder of checkpoints and history.json")
-    kind: str = _option("medusa", "kind of heads")
-    num_heads: int = _option(4, "heads: how many tokens ahead are guessed")
-    num_layers: int = _option(1, "residual blocks of a head")
-    output: str = _option("draft", 'LM head: "own", the base\'s "shared" one, or its frequent rows, "draft"')
-    state_size: int = _option(
-        0, "state of recurrent heads, a multiple of 16; 0 = half the base's hidden size"
-    )
-    draft_vocab_size: int = _option(8192, 'tokens that heads can guess, with output "draft"')
-    max_positions: int = _option(0, "train on the first answers, up to this many tokens; 0 = all")
-    epochs: float = _option(1.0, "passes over the training positions")
-    batch_positions: int = _option(512, "positions of one update")
-    micro_batches: int = _option(1, "parts an update is computed in, to save memory")
-    block: int = _option(16, "successive positions that are drawn together")
-    learning_rate: float = _option(1e-3, "highest learning rate")
-    warmup_steps: int = _option(40, "updates over which the learning rate rises")
-    final_ratio: float = _option(0.0, "last learning rate / highest")
-    weight_decay: float = _option(0.0, "decoupled weight decay")
-    clip: float = _option(1.0, "highest norm of an update's gradient")
-    decay: float = _option(0.8, "head k = 1, 2, ... weighs decay^k in the loss")
-    teacher_weight: float = _option(0.0, "share of the cross-entropy to the base's own distribution, 0 to 1")
-    feature_weight: float = _option(0.0, "recurrent heads: weight of what outputs miss of the base's states")
-    eval_every: int = _option(200, "updates between evaluations on held-out tokens")
-    eval_positions: int = _option(8192, "held-out positions of an evaluation")
-    log_every: int = _option(10, "updates that one entry of the history averages")
-    checkpoint_every: int = _option(200, "updates between checkpoints")
-    hidden_dtype: str = _option("float16", "storage of the hidden states: float16 or bfloat16")
-    seed: int = _option(0, "seed of the order of the data")
+    model: str = option("embedded", 'base model: "embedded" or a model folder')
+    data: str = option("artifacts/data/distilled.parquet", "token set")
+    out: str = option("artifacts/runs/heads/medusa1", "folder of the trained heads")
+    run: str = option("artifacts/runs/train/medusa1", "folder of checkpoints and history.json")
+    kind: str = option("medusa", "kind of heads")
+    num_heads: int = option(4, "heads: how many tokens ahead are guessed")
+    num_layers: int = option(1, "residual blocks of a head")
+    output: str = option("draft", 'LM head: "own", the base\'s "shared" one, or its frequent rows, "draft"')
+    state_size: int = option(0, "state of recurrent heads, a multiple of 16; 0 = half the base's hidden size")
+    draft_vocab_size: int = option(8192, 'tokens that heads can guess, with output "draft"')
+    max_positions: int = option(0, "train on the first answers, up to this many tokens; 0 = all")
+    epochs: float = option(1.0, "passes over the training positions")
+    batch_positions: int = option(512, "positions of one update")
+    micro_batches: int = option(1, "parts an update is computed in, to save memory")
+    block: int = option(16, "successive positions that are drawn together")
+    learning_rate: float = option(1e-3, "highest learning rate")
+    warmup_steps: int = option(40, "updates over which the learning rate rises")
+    final_ratio: float = option(0.0, "last learning rate / highest")
+    weight_decay: float = option(0.0, "decoupled weight decay")
+    clip: float = option(1.0, "highest norm of an update's gradient")
+    decay: float = option(0.8, "head k = 1, 2, ... weighs decay^k in the loss")
+    teacher_weight: float = option(0.0, "share of the cross-entropy to the base's own distribution, 0 to 1")
+    feature_weight: float = option(0.0, "recurrent heads: weight of what outputs miss of the base's states")
+    eval_every: int = option(200, "updates between evaluations on held-out tokens")
+    eval_positions: int = option(8192, "held-out positions of an evaluation")
+    log_every: int = option(10, "updates that one entry of the history averages")
+    checkpoint_every: int = option(200, "updates between checkpoints")
+    seed: int = option(0, "seed of the order of the data")
 
     def __post_init__(self):
         if self.batch_positions % (self.micro_batches * self.block):
@@ -74,7 +72,7 @@ class TrainConfig:
             raise TrainError(f"teacher_weight is {self.teacher_weight}, expected 0 to 1")
 
     @classmethod
-    def from_yaml(cls, path) -> TrainConfig:
+    def from_yaml(cls, path) -> Training:
         """Read `key: value` lines; an unknown key or a value of another type is an error that names it."""
         try:
             raw = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
@@ -98,3 +96,10 @@ class TrainConfig:
             text = f"{field.metadata['help']} (default: {field.default})"
             flag = f"--{field.name.replace('_', '-')}"
             parser.add_argument(flag, type=types[field.name], default=argparse.SUPPRESS, help=text)
+
+
+@dataclass(frozen=True)
+class TrainConfig(Training):
+    """Settings of heads trained alone, on hidden states that are kept on disk."""
+
+    hidden_dtype: str = option("float16", "storage of the hidden states: float16 or bfloat16")

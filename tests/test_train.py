@@ -15,7 +15,7 @@ import pytest
 import train_tiny
 from fake_base import FakeBase, token_set
 
-from medusa_core import checkpoint, heads, optim, train
+from medusa_core import checkpoint, heads, optim, train, train_loop
 from medusa_core.optim import AdamW, learning_rate
 from medusa_core.train_config import TrainConfig, TrainError
 
@@ -121,7 +121,7 @@ def test_heads_learn_and_the_history_tells(tiny, tmp_path):
     assert json.loads((tmp_path / "a" / "run" / "history.json").read_text()) == history
     loaded = heads.load(tmp_path / "a" / "heads", tiny.base)
     assert np.array_equal(loaded.tensors()["weight0"], tensors["weight0"])
-    assert not train.checkpoints(tmp_path / "a" / "run")  # a finished run needs none
+    assert not train_loop.checkpoints(tmp_path / "a" / "run")  # a finished run needs none
 
 
 def test_micro_batches_train_the_same_heads_as_whole_batches(tiny):
@@ -174,7 +174,7 @@ class Killed(Exception):
 @pytest.fixture
 def stopped(tiny, tmp_path, monkeypatch):
     """A run that was interrupted after 37 updates, checkpointed after every 10th."""
-    update = train._update
+    update = train.update
 
     def interrupted(model, optimizer, batches, lr, config, step):
         if step == 38:
@@ -182,14 +182,14 @@ def stopped(tiny, tmp_path, monkeypatch):
         return update(model, optimizer, batches, lr, config, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_update", interrupted)
+        patch.setattr(train, "update", interrupted)
         with pytest.raises(Killed):
             tiny("stopped", checkpoint_every=10)
     return tmp_path / "stopped" / "run"
 
 
 def test_the_last_two_checkpoints_are_kept(stopped):
-    assert [path.name for path in train.checkpoints(stopped)] == [
+    assert [path.name for path in train_loop.checkpoints(stopped)] == [
         "checkpoint-00000020.safetensors",
         "checkpoint-00000030.safetensors",
     ]
@@ -217,7 +217,7 @@ def test_a_checkpoint_of_other_settings_is_refused_with_the_difference(stopped, 
 
 
 def test_a_checkpoint_from_before_a_setting_existed_is_resumed(stopped, tiny):
-    last = train.checkpoints(stopped)[-1]
+    last = train_loop.checkpoints(stopped)[-1]
     tensors, header = checkpoint.load(last)
     del header["config"]["feature_weight"]
     checkpoint.save(last, tensors, header)
@@ -226,7 +226,7 @@ def test_a_checkpoint_from_before_a_setting_existed_is_resumed(stopped, tiny):
 
 
 def test_a_damaged_checkpoint_is_refused_by_name(stopped, tiny):
-    last = train.checkpoints(stopped)[-1]
+    last = train_loop.checkpoints(stopped)[-1]
     content = bytearray(last.read_bytes())
     content[-5] ^= 1
     last.write_bytes(content)
@@ -244,7 +244,7 @@ def test_killed_and_resumed_training_ends_with_the_bits_of_an_unbroken_one(tmp_p
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     broken = subprocess.Popen(command("broken"), env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 900
-    while len(train.checkpoints(tmp_path / "broken" / "run")) < 2 and time.monotonic() < deadline:
+    while len(train_loop.checkpoints(tmp_path / "broken" / "run")) < 2 and time.monotonic() < deadline:
         assert broken.poll() is None, "training ended before it could be killed"
         time.sleep(0.005)
     broken.send_signal(signal.SIGKILL)

@@ -38,7 +38,7 @@ def jittor_update(weight: float):
     batch = Batch(hidden[:POSITIONS], np.concatenate([targets[:1], targets]), hidden, teacher_row)
     optimizer = AdamW(dict(model.state_dict()))
     config = TrainConfig(teacher_weight=weight)
-    return lambda: train._update(model, optimizer, [batch], 1e-3, config, 1)
+    return lambda: train.update(model, optimizer, [batch], 1e-3, config, 1)
 
 
 def torch_update(weight: float):
