@@ -291,6 +291,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["peers"]:
+        from medusa_core import peers  # which imports this module
+
+        return peers.main(arguments[1:])
     options = vars(parser().parse_args(arguments))
     path, limit, name = (options.pop(key) for key in ("questions", "limit", "name"))
     try:

@@ -6,12 +6,14 @@ import json
 import sys
 from pathlib import Path
 
+from medusa_core import peer_summary
 from medusa_core.runtime import ROOT
 from medusa_core.summary import PLAIN
 
 BEGIN = "<!-- results: begin; written by `python -m medusa_core.readme` -->"
 END = "<!-- results: end -->"
 RESULTS = ("benchmark.json", "train_medusa1.json")
+PEERS = "peers.json"  # may be missing: it takes programs that not everybody installs
 
 
 def tables(root: Path = ROOT) -> str:
@@ -30,6 +32,8 @@ def tables(root: Path = ROOT) -> str:
         "",
         *_accuracy(training["summary"]),
     ]
+    if (root / "artifacts" / "results" / PEERS).exists():
+        lines += ["", *_peers(_read(root / "artifacts" / "results" / PEERS))]
     return "\n".join(lines)
 
 
@@ -61,6 +65,22 @@ def _accuracy(summary: list[dict]) -> list[str]:
     heads = [f"head {row['head']}" for row in kept]
     rows = [[rank, *(f"{row[rank]:.1%}" for row in kept)] for rank in ("top-1", "top-5")]
     return _markdown(["", *heads], rows)
+
+
+def _peers(result: dict) -> list[str]:
+    config, found = result["config"], result["summary"]["peers"]
+    opening = (
+        f"Beside other programs, all answering the same {found[0]['questions']} questions in turns in one run, up to "
+        f"{config['max_new_tokens']} tokens each, on {_machine(result['machine'])}; tokens/s with the prompt and "
+        "without loading, median over the questions:"
+    )
+    rows = []
+    for row in found:
+        speed, spread = f"{row['tokens_per_second']:.1f}", f"{row['low']:.1f} to {row['high']:.1f}"
+        same = "" if row["name"] == peer_summary.REFERENCE else f"{row['same']} of {row['questions']}"
+        rows.append([peer_summary.label(row["name"], config), speed, spread, f"{row['tokens']:,}", same])
+    columns = ["", "tokens/s", "10% to 90% of questions", "tokens", "same text as ours plain"]
+    return [opening, "", *_markdown(columns, rows), "", " ".join(peer_summary.notes(result))]
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from medusa_core.plots.bench import fig_speedup, fig_step_time, fig_tokens_per_step
 from medusa_core.plots.masks import fig_mask, fig_unrolled
+from medusa_core.plots.peers import fig_peers
 from medusa_core.plots.tokens import fig_coverage, fig_lengths, html_labels
 from medusa_core.plots.training import fig_accuracy, fig_head_accuracy, fig_losses
 from medusa_core.plots.trees import fig_expected_tokens, fig_tree
@@ -16,6 +17,7 @@ __all__ = [
     "fig_lengths",
     "fig_losses",
     "fig_mask",
+    "fig_peers",
     "fig_rounding",
     "fig_speedup",
     "fig_step_time",

@@ -1,0 +1,100 @@
+"""From a benchmark of peers to the numbers that tables and figures show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import median
+
+import numpy as np
+
+REFERENCE = "ours plain"  # whose answers the others' are compared with, and who measures the memory
+
+
+def summarise(result: Mapping) -> dict:
+    """{"peers": a row each, "roofline": what memory allows, "waiting_share": cores kept busy by waiting peers}.
+
+    peers: tokens_per_second is the median over the questions, low and high the 10th and 90th percentiles, prompt
+    included; same counts the answers that equal plain decoding's.
+    roofline: bytes_per_second is the median of the best passes of each measurement; tokens_per_second = that by
+    bytes_per_token; share = decode_tokens_per_second, plain decoding's without the prompt, by that (both None when no
+    answer has two tokens).
+    """
+    rows = [_row(peer) for peer in result["peers"]]
+    seconds = sum(sample["seconds"] for peer in result["peers"] for sample in peer["samples"])
+    rate = median(max(passes) for passes in result["bandwidth"])
+    size = result["config"]["bytes_per_token"]
+    plain = next(peer["samples"] for peer in result["peers"] if peer["name"] == REFERENCE)
+    speeds = [(s["tokens"] - 1) / (s["seconds"] - s["prefill"]) for s in plain if s["tokens"] > 1]
+    speed = median(speeds) if speeds else None
+    roofline = {
+        "bytes_per_second": rate,
+        "bytes_per_token": size,
+        "tokens_per_second": rate / size,
+        "decode_tokens_per_second": speed,
+        "share": speed and speed * size / rate,
+    }
+    return {"peers": rows, "roofline": roofline, "waiting_share": result["waiting_seconds"] / seconds}
+
+
+def _row(peer: Mapping) -> dict:
+    samples = peer["samples"]
+    low, middle, high = np.percentile([s["tokens"] / s["seconds"] for s in samples], (10, 50, 90)).tolist()
+    return {
+        "name": peer["name"],
+        "questions": len(samples),
+        "tokens": sum(sample["tokens"] for sample in samples),
+        "tokens_per_second": middle,
+        "low": low,
+        "high": high,
+        "same": sum(sample["same"] for sample in samples),
+    }
+
+
+def table(result: Mapping) -> str:
+    """The summary as a text table, with notes below."""
+    lines = [("", "tokens/s", "10%", "90%", "tokens", "same as plain")]
+    for row in result["summary"]["peers"]:
+        speeds = [f"{row[key]:.1f}" for key in ("tokens_per_second", "low", "high")]
+        lines.append(
+            (
+                label(row["name"], result["config"]),
+                *speeds,
+                f"{row['tokens']:,}",
+                f"{row['same']}/{row['questions']}",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    sides = (str.ljust, *[str.rjust] * 5)
+    shown = ["  ".join(side(*cell) for side, *cell in zip(sides, line, widths)) for line in lines]
+    return "\n".join([*shown, "", *notes(result)])
+
+
+def label(name: str, config: Mapping) -> str:
+    """A peer's name, and for "ours" who guesses."""
+    if name != "ours":
+        return name
+    who = {"heads": config["heads"], "context": "context", "both": f"{config['heads']} + context"}
+    return f"ours, {who[config['drafts']]}"
+
+
+def notes(result: Mapping) -> list[str]:
+    """What belongs below the table: the roofline in words, how quiet waiting was, versions, absent peers."""
+    config, summary = result["config"], result["summary"]
+    roofline = summary["roofline"]
+    bound = (
+        f"Reading the bfloat16 weights, {roofline['bytes_per_token'] / 1e6:.0f} MB a token, at the "
+        f"{roofline['bytes_per_second'] / 1e9:.1f} GB/s measured in the same run allows "
+        f"{roofline['tokens_per_second']:.1f} tokens/s"
+    )
+    if roofline["share"] is not None:
+        speed, share = roofline["decode_tokens_per_second"], roofline["share"]
+        bound += f"; plain decoding makes {speed:.1f} after the prompt, {share:.0%} of that"
+    waiting = f"Peers that wait for their turn took {summary['waiting_share']:.1%} of a core's time."
+    versions = sorted(
+        {f"{name} {version}" for own in config["versions"].values() for name, version in own.items()}
+    )
+    absent: dict[str, list[str]] = {}
+    for one in config["absent"]:
+        absent.setdefault(f"({one['reason']}); {one['install']}.", []).append(one["name"])
+    missing = [f"Absent: {', '.join(names)} {why}" for why, names in absent.items()]
+    return [f"{bound}.", waiting, f"Versions: {', '.join(versions)}.", *missing]
