@@ -39,7 +39,7 @@ class HiddenError(ValueError):
 class Batch:
     """Blocks of successive rows, of one shape whatever the step, so that no kernel is compiled twice."""
 
-    hidden: np.ndarray  # (N, d) float32
+    hidden: np.ndarray  # (N, d) float32; a jt.Var where the base learns, too
     tokens: (
         np.ndarray
     )  # (K + 1, N) int32: the next token, then the K that heads guess; NO_TARGET past the end

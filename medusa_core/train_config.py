@@ -90,12 +90,17 @@ class Training:
 
     @classmethod
     def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-        """Add one flag a field, such as --learning-rate; only those given appear in the parsed arguments."""
+        """Add one flag a field, such as --learning-rate or --no-distill.
+
+        Only those given appear in the parsed arguments.
+        """
         types = typing.get_type_hints(cls)
         for field in dataclasses.fields(cls):
             text = f"{field.metadata['help']} (default: {field.default})"
             flag = f"--{field.name.replace('_', '-')}"
-            parser.add_argument(flag, type=types[field.name], default=argparse.SUPPRESS, help=text)
+            kind = types[field.name]
+            how = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
+            parser.add_argument(flag, default=argparse.SUPPRESS, help=text, **how)
 
 
 @dataclass(frozen=True)

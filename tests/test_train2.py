@@ -1,0 +1,363 @@
+"""Joint training: schedules, the loss, what it starts from, resuming, failures, what it leaves behind."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+from fake_base import token_set
+from tiny_model import folder_of
+
+from medusa_core import checkpoint, heads, llama, masks, train2, train_loop, windows
+from medusa_core.lora import Adapters, LoraConfig
+from medusa_core.losses import NO_TARGET
+from medusa_core.optim import AdamW
+from medusa_core.train2 import Joint
+from medusa_core.train2_config import Train2Config, heads_scale
+from medusa_core.train_config import TrainError
+
+jt = train2.jt
+DATA = token_set(60)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return llama.load(folder_of(tmp_path_factory.mktemp("base") / "model"), "float32", "plain")
+
+
+def config_of(folder, **changes) -> Train2Config:
+    settings = {
+        "out": str(folder / "heads"),
+        "run": str(folder / "run"),
+        "recipe": "ramp",
+        "num_heads": 2,
+        "draft_vocab_size": 32,
+        "epochs": 3.0,
+        "batch_positions": 64,
+        "micro_batches": 2,
+        "block": 16,
+        "learning_rate": 3e-3,
+        "warmup_steps": 4,
+        "rank": 4,
+        "log_every": 4,
+        "eval_every": 20,
+        "eval_positions": 80,
+        "checkpoint_every": 50,
+    }
+    return Train2Config(**{**settings, **changes})
+
+
+@pytest.fixture
+def tiny(base, tmp_path):
+    """Function that trains in tmp_path / name and returns (history, tensors of heads and adapters)."""
+
+    def run(name, resume=False, **changes):
+        config = config_of(tmp_path / name, **changes)
+        history = train2.train_jointly(config, base, DATA, resume)
+        files = (heads.WEIGHTS_FILE, heads.ADAPTERS_FILE)
+        tensors = [checkpoint.load(tmp_path / name / "heads" / file)[0] for file in files]
+        return history, tensors[0] | tensors[1]
+
+    return run
+
+
+# ---------------------------------------------------------------- schedules and settings
+
+
+def test_the_ramp_is_a_quarter_of_a_sine_and_the_other_recipes_are_constant():
+    ramp = [heads_scale("ramp", step, 6) for step in range(6)]
+    assert ramp == pytest.approx([0.0, 0.258819, 0.5, 0.707107, 0.866025, 0.965926], abs=1e-6)
+    for recipe in ("two-stage", "direct"):
+        assert {heads_scale(recipe, step, 6) for step in range(6)} == {1.0}
+
+
+@pytest.mark.parametrize("recipe", ["ramp", "direct"])
+def test_every_update_gets_the_recipes_scale(tiny, recipe, monkeypatch):
+    seen = []
+    loss = Joint.loss
+
+    def recorded(self, batch, counts, *rest, **settings):
+        if counts is not None:
+            seen.append(self.heads_scale)
+        return loss(self, batch, counts, *rest, **settings)
+
+    monkeypatch.setattr(Joint, "loss", recorded)
+    total = tiny("a", recipe=recipe)[0]["steps"]
+    assert seen[::2] == seen[1::2] == [heads_scale(recipe, step, total) for step in range(total)]
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("recipe: both", "recipe 'both' is unknown: expected one of two-stage, ramp, direct"),
+        ("rank: 0", "rank is 0, expected more than 0"),
+        ("adapt_lm_head: true", "adapt_lm_head changes the LM head that output 'draft' shares"),
+        ("block: 200", "batch_positions 1024 is not a multiple of micro_batches 2 x block 200"),
+        ("hidden_dtype: float16", "unknown key 'hidden_dtype'; expected some of model, data"),
+        ("distill: 1", "distill is 1, expected bool"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(tmp_path, line, message):
+    path = tmp_path / "p.yaml"
+    path.write_text(line + "\n")
+    with pytest.raises(TrainError, match=message):
+        Train2Config.from_yaml(path)
+
+
+def test_flags_take_yes_and_no():
+    parser = argparse.ArgumentParser()
+    Train2Config.add_flags(parser)
+    assert vars(parser.parse_args(["--no-distill", "--adapt-lm-head", "--rank", "8"])) == {
+        "distill": False,
+        "adapt_lm_head": True,
+        "rank": 8,
+    }
+
+
+def test_the_command_line_reports_errors_in_one_line(tmp_path, capsys):
+    assert train2.main(["--data", str(tmp_path / "none.parquet"), "--recipe", "ramp"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "none.parquet" in error and error.count("\n") == 1
+
+
+def test_a_group_of_parameters_learns_at_its_own_rate():
+    parameters = {name: jt.array(np.ones(4, np.float32)) for name in ("slow", "fast")}
+    optimizer = AdamW(parameters, weight_decay=0.5, rates={"fast": 4.0})
+    optimizer.step({name: jt.array(np.ones(4, np.float32)) for name in parameters}, 0.01)
+    moved = {name: 1 - p.numpy() for name, p in parameters.items()}
+    np.testing.assert_allclose(moved["slow"], 0.01 + 0.005, rtol=1e-4)
+    np.testing.assert_allclose(moved["fast"], 4 * moved["slow"], rtol=1e-4)
+
+
+# ---------------------------------------------------------------- the loss
+
+
+@pytest.fixture
+def joint(base):
+    """Function that makes a Joint of random adapters and heads, and a batch of 3 windows."""
+
+    def make(seed=0, scale=0.1, **changes):
+        config = config_of(base.folder, **changes)
+        adapters = Adapters(base.config, LoraConfig(config.rank, config.alpha))
+        rng = np.random.default_rng(seed)
+        drafter = train2.train.untrained(config, base, DATA)
+        base.adapt(adapters)
+        model = Joint(base, adapters, drafter, config)
+        shapes = {name: tuple(p.shape) for name, p in model.state_dict().items()}
+        if scale:
+            model.load_tensors({name: scale * rng.standard_normal(shape) for name, shape in shapes.items()})
+        laid = windows.cut(DATA, config.block)
+        return model, laid.batch(np.arange(3), config.num_heads, 3)
+
+    yield make
+    base.adapt(None)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    logits = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+@pytest.mark.parametrize("distill", [True, False])
+def test_the_loss_is_its_definition(joint, distill):
+    model, batch = joint(distill=distill, heads_weight=0.3)
+    model.heads_scale = 0.7
+    states = model._states(batch)
+    adapted = log_softmax(model.base.logits(states).numpy())
+    with model.adapters.off():
+        own = log_softmax(model.base.logits(model._states(batch)).numpy())
+    row = np.flatnonzero(batch.tokens[0] != NO_TARGET)
+    if distill:
+        language = (np.exp(own[row]) * (own[row] - adapted[row])).sum(-1).mean()
+    else:
+        language = -adapted[row, batch.tokens[0, row]].mean()
+    guesses = log_softmax(model.heads(states).numpy())  # (K, N, v)
+    targets = model.heads.targets(batch)
+    means = [-g[t >= 0, t[t >= 0]].mean() for g, t in zip(guesses, targets)]
+    counts = (model.targets(batch) >= 0).sum(1)
+    result = model.loss(batch, counts, 0.8, 0.0)
+    assert language > 0.01
+    assert result.loss.item() == pytest.approx(
+        language + 0.3 * 0.7 * (0.8 * means[0] + 0.64 * means[1]), abs=1e-5
+    )
+    sums = result.sums()
+    assert sums["loss"][int(distill)] / len(row) == pytest.approx(language, abs=1e-5)
+    assert sums["learned"].tolist() == counts.tolist()
+
+
+def test_the_heads_loss_reaches_the_adapters_and_the_base_stays(joint):
+    model, batch = joint(scale=0)
+    before = {name: model.base.weight(name).numpy() for name in ("lm_head.weight", "model.norm.weight")}
+    counts = (model.targets(batch) >= 0).sum(1)
+    norms = {}
+    for model.heads_scale in (0.0, 1.0):
+        parameters = model.state_dict()
+        gradients = jt.grad(model.loss(batch, counts, 0.8, 0.0).loss, list(parameters.values()))
+        norms[model.heads_scale] = {name: np.abs(g.numpy()).max() for name, g in zip(parameters, gradients)}
+    assert max(norms[0.0].values()) < 1e-6  # the base already says what its teacher says
+    for name, norm in norms[1.0].items():
+        assert (norm > 1e-6) == (not name.endswith("lora_A.weight")), (
+            name
+        )  # B is zero, so A cannot matter yet
+    for name, value in before.items():
+        assert np.array_equal(model.base.weight(name).numpy(), value)
+
+
+def test_divergence_is_zero_and_perplexity_the_bases_own_at_the_start(base, tiny):
+    first = tiny("a", epochs=0.1)[0]["held_out"][0]
+    assert first["step"] == 0 and abs(first["kl"]) < 1e-6
+    laid = windows.cut(DATA.select("held-out"), 16)
+    chosen = np.linspace(0, len(laid) - 1, 5).astype(int)
+    losses = []
+    for number in chosen:
+        batch = laid.batch(np.array([number]), 2, 1)
+        logp = log_softmax(base.logits(base(batch.ids, batch.positions, batch.mask)).numpy()[0])
+        row = np.flatnonzero(batch.tokens[0] != NO_TARGET)
+        losses += (-logp[row, batch.tokens[0, row]]).tolist()
+    assert first["lm_loss"] == pytest.approx(np.mean(losses), abs=1e-5)
+    assert first["perplexity"] == pytest.approx(np.exp(np.mean(losses)), rel=1e-4)
+
+
+# ---------------------------------------------------------------- training
+
+
+def test_heads_and_base_learn_and_the_folder_decodes(base, tiny, tmp_path):
+    call = np.arange(20)[None] % 50, np.arange(20)[None], masks.causal(20)
+    before = base.logits(base(*call)).numpy()
+    history, tensors = tiny("a", epochs=12.0, distill=False, recipe="direct")
+    assert np.array_equal(base.logits(base(*call)).numpy(), before)
+    first, last = history["held_out"][0], history["held_out"][-1]
+    assert last["perplexity"] < 0.5 * first["perplexity"] and last["kl"] > 0.1
+    assert all(after < early for early, after in zip(first["head_loss"], last["head_loss"]))
+    assert len(last["top1"]) == len(last["accuracy"]) == 2
+    assert all(entry["lm_loss"] > 0 and "kl" not in entry for entry in history["train"])
+    assert json.loads((tmp_path / "a" / "run" / "history.json").read_text()) == history
+    assert not train_loop.checkpoints(tmp_path / "a" / "run")
+    folder = tmp_path / "a" / "heads"
+    adapted = llama.load(base.folder, "float32", adapters=heads.adapters(folder))
+    loaded = heads.load(folder, adapted)
+    assert np.array_equal(loaded.tensors()["weight0"], tensors["weight0"])
+    batch = windows.cut(DATA.select("held-out"), 16).batch(np.arange(3), 2, 3)
+    logp = log_softmax(adapted.logits(adapted(batch.ids, batch.positions, batch.mask)).numpy()).reshape(
+        48, -1
+    )
+    row = np.flatnonzero(batch.tokens[0] != NO_TARGET)
+    assert np.exp(-logp[row, batch.tokens[0, row]].mean()) < 0.5 * first["perplexity"]
+
+
+def test_self_distillation_keeps_the_base_nearer_than_the_data_does(tiny):
+    ends = {d: tiny(str(d), epochs=6.0, distill=d)[0]["held_out"][-1] for d in (True, False)}
+    assert 1e-5 < ends[True]["kl"] < 0.2 * ends[False]["kl"]
+
+
+def test_untrained_heads_that_start_at_full_weight_move_the_base_more_than_the_ramp_does(tiny):
+    ends = {recipe: tiny(recipe, epochs=6.0, recipe=recipe)[0]["held_out"] for recipe in ("ramp", "direct")}
+    assert max(e["kl"] for e in ends["ramp"]) < 0.7 * max(e["kl"] for e in ends["direct"])
+    assert ends["ramp"][-1]["kl"] < 0.7 * ends["direct"][-1]["kl"]
+
+
+@pytest.mark.parametrize("kind", sorted(heads.KINDS))
+def test_every_kind_of_heads_can_learn_with_the_base(tiny, kind):
+    history, _ = tiny(kind, kind=kind, epochs=6.0, recipe="direct")
+    first, last = history["held_out"][0], history["held_out"][-1]
+    assert last["loss"] < first["loss"] and np.isfinite(last["kl"])
+
+
+def test_an_adapted_lm_head_trains_with_heads_that_have_their_own(base, tiny, tmp_path):
+    history, tensors = tiny("a", adapt_lm_head=True, output="own", distill=False)
+    assert np.abs(tensors["lm_head.lora_B.weight"].astype(np.float32)).max() > 1e-4
+    assert history["held_out"][-1]["perplexity"] < history["held_out"][0]["perplexity"]
+    heads.load(tmp_path / "a" / "heads", llama.load(base.folder, adapters=tmp_path / "a" / "heads"))
+
+
+def test_two_stages_go_on_from_the_heads_of_the_first(base, tiny, tmp_path):
+    config = config_of(tmp_path / "one")
+    first = train2.train.untrained(config, base, DATA)
+    rng = np.random.default_rng(0)
+    first.load_tensors(
+        {name: 0.1 * rng.standard_normal(tuple(p.shape)) for name, p in first.state_dict().items()}
+    )
+    heads.save(tmp_path / "one", first)
+    given = {"recipe": "two-stage", "heads": str(tmp_path / "one")}
+    history, tensors = tiny("two", epochs=0.1, learning_rate=1e-9, **given)
+    np.testing.assert_allclose(tensors["weight0"], first.tensors()["weight0"], atol=1e-6)
+    untrained = tiny("ramp", epochs=0.1)[0]
+    assert history["held_out"][0]["head_loss"] != untrained["held_out"][0]["head_loss"]
+    with pytest.raises(TrainError, match="have num_heads 2, the settings say 3"):
+        tiny("three", num_heads=3, **given)
+
+
+def test_micro_batches_train_the_same_weights_as_whole_batches(tiny):
+    whole, parts = (tiny(str(n), micro_batches=n, recipe="direct")[1] for n in (1, 4))
+    assert np.abs(whole["weight0"]).max() > 0.01
+    for name, value in whole.items():
+        value, other = value.astype(np.float32), parts[name].astype(np.float32)
+        np.testing.assert_allclose(other, value, atol=2e-3, err_msg=name)  # adapters are kept in bfloat16
+
+
+def test_a_loss_that_is_no_number_names_step_and_part(tiny, monkeypatch):
+    original, calls = Joint.loss, []
+
+    def loss(self, batch, counts, *rest, **settings):
+        calls.append(counts is not None)
+        if sum(calls) == 5 and counts is not None:  # two micro-batches an update
+            p = next(iter(self.adapters.state_dict().values()))
+            p.assign(p + jt.array(np.full(tuple(p.shape), np.nan, np.float32)))
+        return original(self, batch, counts, *rest, **settings)
+
+    monkeypatch.setattr(Joint, "loss", loss)
+    with pytest.raises(
+        TrainError, match="step 3: the base's cross-entropy is not finite; lower the learning"
+    ):
+        tiny("nan")
+
+
+def test_the_kernels_model_is_refused(base, tmp_path):
+    with pytest.raises(TrainError, match='backend "plain"'):
+        train2.train_jointly(config_of(tmp_path), llama.load(base.folder), DATA)
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_resumed_run_gives_the_bits_and_the_history_of_an_unbroken_one(tiny, tmp_path, monkeypatch):
+    update = train_loop.update
+
+    def interrupted(model, optimizer, batches, lr, config, step, before):
+        if step == 19:
+            raise Killed
+        return update(model, optimizer, batches, lr, config, step, before)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_loop, "update", interrupted)
+        with pytest.raises(Killed):
+            tiny("stopped", checkpoint_every=5)
+    assert [path.stem for path in train_loop.checkpoints(tmp_path / "stopped" / "run")] == [
+        "checkpoint-00000010",
+        "checkpoint-00000015",
+    ]
+    with pytest.raises(TrainError, match="rank was 4, is 2"):
+        tiny("stopped", resume=True, rank=2)
+    history, tensors = tiny("stopped", resume=True, checkpoint_every=5)
+    whole_history, whole = tiny("whole", checkpoint_every=5)
+    assert history["steps"] > 20
+    assert all(np.array_equal(tensors[name], whole[name]) for name in whole)
+    for key in ("train", "held_out"):
+        without = [
+            [{n: x for n, x in e.items() if n != "seconds"} for e in h[key]] for h in (history, whole_history)
+        ]
+        assert without[0] == without[1]
+
+
+def test_checkpoints_of_another_base_are_refused(base, tiny, tmp_path):
+    config = config_of(tmp_path / "a")
+    adapters = Adapters(base.config, LoraConfig(4))
+    model = Joint(base, adapters, train2.train.untrained(config, base, DATA), config)
+    task = train_loop.Task(model, AdamW(model.state_dict()), 9, "another", None, None, None)
+    train_loop._save(tmp_path / "a" / "run", {"step": 1, "recent": [], "history": {}}, task, config)
+    with pytest.raises(TrainError, match="the base model or the token set changed"):
+        tiny("a", resume=True)
