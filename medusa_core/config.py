@@ -133,6 +133,7 @@ class HeadsConfig:
     output: "own" = an LM head each (the paper), "shared" = the base's LM head, frozen,
     "draft" = the base's LM head restricted to `draft_vocab_size` frequent tokens (FR-Spec).
     state_size: of recurrent heads only, the size of their state ("gated": of its network's hidden layer).
+    experts, active_experts: of kind "moe" only, the experts of a head and how many of them a position uses.
     """
 
     hidden_size: int
@@ -144,6 +145,8 @@ class HeadsConfig:
     draft_vocab_size: int | None = None
     base_model: str = ""
     state_size: int | None = None
+    experts: int | None = None
+    active_experts: int | None = None
 
     def __post_init__(self):
         if self.output not in HEAD_OUTPUTS:
@@ -169,6 +172,18 @@ class HeadsConfig:
                 f'heads of kind {self.kind!r} need output "shared" or "draft" and num_layers 1, '
                 f"not {self.output!r} and {self.num_layers}"
             )
+        self._check_experts()
+
+    def _check_experts(self):
+        mixture = self.kind == "moe"
+        if {mixture} != {self.experts is not None, self.active_experts is not None}:
+            raise ConfigError(
+                f'experts and active_experts are needed with kind "moe", and only there; the kind is {self.kind!r}'
+            )
+        if mixture and not 1 <= self.active_experts <= self.experts:
+            raise ConfigError(f"active_experts {self.active_experts} must be 1 to the {self.experts} experts")
+        if mixture and self.num_layers != 1:
+            raise ConfigError(f'heads of kind "moe" need num_layers 1, not {self.num_layers}')
 
     @property
     def output_size(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from medusa_core import heads, hidden, runtime
 from medusa_core.config import RECURRENT_KINDS, HeadsConfig
 from medusa_core.data import TokenSet
 from medusa_core.hidden import Batch, HiddenStates
+from medusa_core.losses import NO_TARGET, HeadLoss
 from medusa_core.train_config import KIND_SETTINGS, TrainConfig, TrainError, Training
 from medusa_core.train_loop import (
     Task,
@@ -64,6 +66,8 @@ def untrained(config: Training, base, chosen: TokenSet):
         draft_vocab_size=config.draft_vocab_size if draft else None,
         base_model=config.model,
         state_size=_state_size(config, base.config.hidden_size),
+        experts=config.experts if config.kind == "moe" else None,
+        active_experts=config.active_experts if config.kind == "moe" else None,
     )
     ends = base.config.eos_token_ids
     draft_ids = hidden.most_frequent(chosen, config.draft_vocab_size, ends) if draft else None
@@ -111,20 +115,36 @@ def evaluate(model, states: HiddenStates, config: TrainConfig) -> dict:
     The loss is the cross-entropy to the tokens that came, whatever was trained on; accuracies count targets
     outside the draft vocabulary as misses.
     """
+    sums = [result.sums() for result in _losses(model, states, config)]
+    check_finite(sums, "evaluation")
+    return averages(sums, config.decay, ranks=True)
+
+
+def target_ranks(model, states: HiddenStates, config: TrainConfig) -> np.ndarray:
+    """Return the rank (N, K) of the base's token in each head's list, on as many positions as `evaluate` takes.
+
+    The size of the heads' vocabulary stands for a token that is not in it, or that the text ended before.
+    """
+    ranks = []
+    for result in _losses(model, states, config):
+        rows = result.targets[0] != NO_TARGET  # padding of the last batch, and the last token of a text
+        ranks.append(result.rank.numpy()[:, rows].T)
+    return np.concatenate(ranks)
+
+
+def _losses(model, states: HiddenStates, config: TrainConfig) -> Iterator[HeadLoss]:
+    """The loss of evenly spread blocks, batch by batch."""
     blocks = len(states.tokens) // config.block
     if not blocks:
         raise TrainError(f"{len(states.tokens)} held-out positions are less than a block of {config.block}")
     wanted = min(blocks, -(-config.eval_positions // config.block))
     chosen = np.linspace(0, blocks - 1, wanted).astype(int)
     size = config.batch_positions // config.micro_batches
-    sums = []
     with jt.no_grad():
         for first in range(0, len(chosen), size // config.block):
             numbers = chosen[first : first + size // config.block]
             batch = states.batch(numbers, config.block, model.config.num_heads, size)
-            sums.append(model.loss(batch, None, config.decay, 0.0).sums())
-    check_finite(sums, "evaluation")
-    return averages(sums, config.decay, ranks=True)
+            yield model.loss(batch, None, config.decay, 0.0)
 
 
 def _micro_batches(states: HiddenStates, numbers: np.ndarray, config: TrainConfig) -> list[Batch]:

@@ -10,7 +10,11 @@ from pathlib import Path
 
 import yaml
 
-KIND_SETTINGS = ("feature_weight",)  # that enter the loss of some kinds of heads only
+KIND_SETTINGS = (
+    "feature_weight",
+    "balance_weight",
+    "z_weight",
+)  # that enter the loss of some kinds of heads only
 
 
 class TrainError(RuntimeError):
@@ -49,6 +53,10 @@ class Training:
     decay: float = option(0.8, "head k = 1, 2, ... weighs decay^k in the loss")
     teacher_weight: float = option(0.0, "share of the cross-entropy to the base's own distribution, 0 to 1")
     feature_weight: float = option(0.0, "recurrent heads: weight of what outputs miss of the base's states")
+    experts: int = option(4, "heads of kind moe: experts of a head")
+    active_experts: int = option(1, "heads of kind moe: experts that a position uses")
+    balance_weight: float = option(0.0, "heads of kind moe: weight of the balance loss (Switch: 0.01)")
+    z_weight: float = option(0.0, "heads of kind moe: weight of the router's z loss (ST-MoE: 0.001)")
     eval_every: int = option(200, "updates between evaluations on held-out tokens")
     eval_positions: int = option(8192, "held-out positions of an evaluation")
     log_every: int = option(10, "updates that one entry of the history averages")
@@ -65,7 +73,7 @@ class Training:
         for name in ("epochs", "learning_rate", "clip", "eval_positions", *every):
             if getattr(self, name) <= 0:
                 raise TrainError(f"{name} is {getattr(self, name)}, expected more than 0")
-        for name in ("state_size", "feature_weight"):
+        for name in ("state_size", *KIND_SETTINGS):
             if getattr(self, name) < 0:
                 raise TrainError(f"{name} is {getattr(self, name)}, expected 0 or more")
         if not 0 <= self.teacher_weight <= 1:

@@ -15,7 +15,7 @@ import pytest
 import train_tiny
 from fake_base import FakeBase, token_set
 
-from medusa_core import checkpoint, heads, optim, train, train_loop
+from medusa_core import checkpoint, heads, hidden, optim, train, train_loop
 from medusa_core.optim import AdamW, learning_rate
 from medusa_core.train_config import TrainConfig, TrainError
 
@@ -122,6 +122,20 @@ def test_heads_learn_and_the_history_tells(tiny, tmp_path):
     loaded = heads.load(tmp_path / "a" / "heads", tiny.base)
     assert np.array_equal(loaded.tensors()["weight0"], tensors["weight0"])
     assert not train_loop.checkpoints(tmp_path / "a" / "run")  # a finished run needs none
+
+
+def test_target_ranks_are_what_the_accuracies_count(tiny, tmp_path):
+    history, _ = tiny("a", epochs=8.0)
+    config = train_tiny.config(tmp_path / "a")
+    model = heads.load(tmp_path / "a" / "heads", tiny.base)
+    states = hidden.compute(tiny.base, token_set(60).select("held-out"), config.hidden_dtype)
+    ranks = train.target_ranks(model, states, config)
+    assert ranks.shape[1] == config.num_heads and len(ranks) <= len(states.tokens)
+    found = history["held_out"][-1]
+    # the first head has a target wherever any has one; deeper ones end before the text does, and count as misses
+    assert (ranks[:, 0] == 0).mean() == pytest.approx(found["top1"][0])
+    assert (ranks[:, 0] < 5).mean() == pytest.approx(found["top5"][0])
+    assert (ranks[:, 1] == 0).mean() <= found["top1"][1]
 
 
 def test_micro_batches_train_the_same_heads_as_whole_batches(tiny):

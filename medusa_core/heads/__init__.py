@@ -21,6 +21,7 @@ from medusa_core.model_folder import sha256
 
 KINDS = {
     "medusa": ("medusa_core.heads.medusa", "MedusaHeads"),
+    "moe": ("medusa_core.heads.moe", "MoeHeads"),
     **dict.fromkeys(RECURRENT_KINDS, ("medusa_core.heads.recurrent", "RecurrentHeads")),
 }
 CONFIG_FILE = "config.json"
@@ -81,7 +82,7 @@ def kind(name: str):
 def create(config: HeadsConfig, base, draft_ids=None, where: str = "heads"):
     """Return untrained heads for `base`, whose logits equal the base's own over the tokens they cover.
 
-    Those of kind "gated" are only near them: where its network changes nothing, its gate learns nothing.
+    Those of kinds "gated" and "moe" are only near them: where a network changes nothing, its gate learns nothing.
     draft_ids (v,) int32: the draft vocabulary, ascending, with output "draft" only. Raises HeadsError, naming
     `where`, when they do not fit the base.
     """

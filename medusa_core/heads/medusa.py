@@ -28,24 +28,35 @@ class MedusaHeads(Drafter):
     def __init__(self, config: HeadsConfig, lm_head: np.ndarray, draft_ids=None):
         """Arguments as `Drafter`."""
         super().__init__(config, lm_head, draft_ids)
-        heads, d = config.num_heads, config.hidden_size
-        for layer in range(config.num_layers):
-            setattr(self, f"weight{layer}", jt.zeros((heads, d, d)))
-            setattr(self, f"bias{layer}", jt.zeros((heads, d)))
+        for name, value in self.initial_trunks().items():
+            setattr(self, name, value)
         if config.output == "own":
-            self.lm_head = jt.array(np.tile(lm_head.astype(np.float32), (heads, 1, 1)))
+            self.lm_head = jt.array(np.tile(lm_head.astype(np.float32), (config.num_heads, 1, 1)))
+
+    def initial_trunks(self) -> dict:
+        """The parameters of the trunks before training, by name."""
+        shapes = self.trunk_shapes(self.config)
+        return {name: jt.zeros(shape) for name, shape in shapes.items()}
 
     def execute(self, hidden):
         """Logits (K, N, v) of hidden states (N, d); head k (from 0) guesses the token k + 2 places on."""
+        return self.logits(self.trunks(hidden))
+
+    def trunks(self, hidden):
+        """What each head's LM head reads, (K, N, d), of hidden states (N, d)."""
         positions, d = hidden.shape
-        heads = self.config.num_heads
         x = hidden.reshape((1, positions, d))
         for layer in range(self.config.num_layers):
             weight, bias = getattr(self, f"weight{layer}"), getattr(self, f"bias{layer}")
-            x = x + jt.nn.silu(grouped_linear(x, weight) + bias.reshape((heads, 1, d)))  # (K, N, d)
+            x = x + jt.nn.silu(grouped_linear(x, weight) + bias.reshape((-1, 1, d)))  # (K, N, d)
+        return x
+
+    def logits(self, x):
+        """Logits (K, N, v) of the trunks' outputs (K, N, d)."""
         if self.config.output == "own":
             return grouped_linear(x, self.lm_head)
         # One product for all heads: 2-D, so that it goes through oneDNN.
+        heads, positions, d = x.shape
         return jt.nn.linear(x.reshape((heads * positions, d)), self._lm_head).reshape((heads, positions, -1))
 
     def loss(self, batch, counts, decay: float, teacher_weight: float):
@@ -76,7 +87,7 @@ class MedusaHeads(Drafter):
         if jt.flags.use_cuda:
             ids, values = top_logprobs(self.head_logits(hidden), k)
         else:
-            self._packed = self._packed or PackedHeads(self)
+            self._packed = self._packed or self.pack()
             ids, values = self._packed.top(hidden, k)
         return self.to_tokens(ids), values
 
@@ -85,15 +96,24 @@ class MedusaHeads(Drafter):
         with jt.no_grad():
             return self(hidden.reshape((1, -1))).numpy()[:, 0]
 
+    def pack(self):
+        """The copy that drafts on the CPU."""
+        return PackedHeads(self)
+
     @staticmethod
-    def shapes(config: HeadsConfig) -> dict[str, tuple[int, ...]]:
-        """Return name and shape of every tensor in the file of heads with this config."""
-        heads, d = config.num_heads, config.hidden_size
-        shapes = {}
+    def trunk_shapes(config: HeadsConfig) -> dict[str, tuple[int, ...]]:
+        """Return name and shape of the trunks' parameters."""
+        heads, d, shapes = config.num_heads, config.hidden_size, {}
         for layer in range(config.num_layers):
             shapes |= {f"weight{layer}": (heads, d, d), f"bias{layer}": (heads, d)}
+        return shapes
+
+    @classmethod
+    def shapes(cls, config: HeadsConfig) -> dict[str, tuple[int, ...]]:
+        """Return name and shape of every tensor in the file of heads with this config."""
+        shapes, d = cls.trunk_shapes(config), config.hidden_size
         if config.output == "own":
-            shapes["lm_head"] = (heads, config.vocab_size, d)
+            shapes["lm_head"] = (config.num_heads, config.vocab_size, d)
         if config.output == "draft":
             shapes["draft_ids"] = (config.draft_vocab_size,)
         return shapes
@@ -106,10 +126,9 @@ class PackedHeads:
         config = heads.config
         layers = [getattr(heads, f"weight{layer}").numpy() for layer in range(config.num_layers)]
         biases = [getattr(heads, f"bias{layer}").numpy() for layer in range(config.num_layers)]
-        lm_heads = heads.lm_head.numpy() if config.output == "own" else heads._lm_head.numpy()[None]
         self._weight = place(np.stack([np.stack([pack(w, "bfloat16") for w in layer]) for layer in layers]))
         self._bias = jt.array(np.stack(biases))
-        self._lm_head = place(np.stack([pack(w, "bfloat16") for w in lm_heads]))
+        self._lm_head = packed_lm_heads(heads)
         self._vocab, self._kernels = config.output_size, Kernels("bfloat16")
 
     def top(self, hidden, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -117,3 +136,10 @@ class PackedHeads:
         with jt.no_grad():
             ids, values = self._kernels.draft(hidden, self._weight, self._bias, self._lm_head, self._vocab, k)
             return ids.numpy(), values.numpy()
+
+
+def packed_lm_heads(heads: MedusaHeads):
+    """The LM heads, packed in bfloat16: (1, ...) for all heads or (K, ...)."""
+    own = heads.config.output == "own"
+    lm_heads = heads.lm_head.numpy() if own else heads._lm_head.numpy()[None]
+    return place(np.stack([pack(w, "bfloat16") for w in lm_heads]))

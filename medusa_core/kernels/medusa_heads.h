@@ -26,17 +26,24 @@ static void trunks(const Heads& h, const float* hidden, const typename W::type* 
     }
 }
 
-// ids, values (K, k): each head's best tokens with their log-probabilities over its vocabulary.
+// ids, values (K, k): each head's best tokens with their log-probabilities over its vocabulary; x (K, d) trunks' outputs.
+template <class W>
+static void best_tokens(const Heads& h, const float* x, const typename W::type* lm_head, size_t k, int* ids,
+                        float* values) {
+    std::vector<float> all(h.heads * h.vocab);
+    const long rows = h.own ? 1 : h.heads, head_size = (h.vocab + 15) / 16 * 16 * h.hidden;
+    for (long r = 0; r < h.heads; r += rows)
+        logits<W>(x + r * h.hidden, rows, h.hidden, lm_head + (h.own ? r * head_size : 0), h.vocab, &all[r * h.vocab]);
+#pragma omp parallel for
+    for (long r = 0; r < h.heads; ++r) top_logprobs(&all[r * h.vocab], h.vocab, k, ids + r * k, values + r * k);
+}
+
 template <class W>
 static void draft(const Heads& h, const float* hidden, const typename W::type* weight, const float* bias,
                   const typename W::type* lm_head, size_t k, int* ids, float* values) {
-    std::vector<float> x(h.heads * h.hidden), all(h.heads * h.vocab);
+    std::vector<float> x(h.heads * h.hidden);
     trunks<W>(h, hidden, weight, bias, x.data());
-    const long rows = h.own ? 1 : h.heads, head_size = (h.vocab + 15) / 16 * 16 * h.hidden;
-    for (long r = 0; r < h.heads; r += rows)
-        logits<W>(&x[r * h.hidden], rows, h.hidden, lm_head + (h.own ? r * head_size : 0), h.vocab, &all[r * h.vocab]);
-#pragma omp parallel for
-    for (long r = 0; r < h.heads; ++r) top_logprobs(&all[r * h.vocab], h.vocab, k, ids + r * k, values + r * k);
+    best_tokens<W>(h, x.data(), lm_head, k, ids, values);
 }
 
 }  // namespace medusa

@@ -124,6 +124,24 @@ class Kernels:
         )
         return ids, values
 
+    def draft_experts(self, hidden, router, weight, bias, lm_head, active, vocab, k):
+        """Mixture-of-experts heads' k best tokens after hidden (d,), as `draft`.
+
+        router (K, E, d); weight: packed (K, E, d/16, ...); bias (K, E, d); active: experts that a head uses.
+        """
+        heads = bias.shape[0]
+        ids, values = jt.empty((heads, k), "int32"), jt.empty((heads, k))
+        self._run(
+            [hidden, router, weight, bias, lm_head],
+            [ids, values],
+            {"vocab": vocab, "active": active},
+            """medusa::Heads h = {in3_shape0, 1, in3_shape2, (long)data["vocab"], in4_shape0 > 1};
+               medusa::draft_experts<W>(h, in3_shape1, (long)data["active"], in0_p, in1_p, (Packed)in2_p, in3_p,
+                                        (Packed)in4_p, out0_shape1, out0_p, out1_p);""",
+            header="moe_heads.h",
+        )
+        return ids, values
+
     def draft_tree(self, cell, state_size, hidden, embedding, nodes, weights, vocab):
         """A recurrent cell's guesses for a tree after hidden (d,): indices (n,) int32 and log-probabilities (n,).
 
