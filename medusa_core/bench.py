@@ -18,6 +18,7 @@ from medusa_core import answers, data, heads, text
 from medusa_core.answers import Drafting, Settings, SettingsError
 from medusa_core.differences import first_difference
 from medusa_core.files import append_line, finished_lines, write_json
+from medusa_core.machine import resident_mib
 from medusa_core.model_folder import sha256
 from medusa_core.runtime import ARTIFACTS
 from medusa_core.stamp import stamp
@@ -113,6 +114,7 @@ def run(
     warm_up = answers.prompt(tokenizer, answers.WARM_UP)
     for mode in bench.modes:
         bench.decode(mode, warm_up, replace(mode.settings, max_new_tokens=8))
+    resident = [resident_mib()]
     silent = {} if progress else {"disable": True}  # given as False, it would overrule TQDM_DISABLE
     for number, question in enumerate(tqdm(questions, desc="questions", **silent)):
         name = question["question_id"]
@@ -121,6 +123,7 @@ def run(
             if partial:
                 append_line(partial, {"question_id": name, **done[name]})
     records = [done[question["question_id"]] for question in questions]
+    resident.append(resident_mib())
     runs = [
         {
             "name": mode.name,
@@ -137,6 +140,7 @@ def run(
         "runs": runs,
         "summary": summarise(runs),
         "categories": by_category(runs),
+        "resident_mib": [round(each, 1) for each in resident],  # before the first question and after the last
         "differences": [difference for record in records for difference in record["differences"]],
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,35 +31,37 @@ class StepCost:
 
 
 def measure(
-    base, drafter, tree: Tree, past: int = 256, repeats: int = 15, rows: Sequence[int] = ROWS
+    base, drafter, trees: Mapping[int, Tree], past: int = 256, repeats: int = 6, burst: float = 0.5
 ) -> StepCost:
-    """Time steps of each number of rows behind `past` tokens, and drafts along `tree`; medians of `repeats`.
+    """Time steps of each of `trees`, by their number of rows, behind `past` tokens; medians over repeats.
 
-    The numbers of rows take turns, so that a slow moment of the machine does not fall on one of them; those between
-    are interpolated. A larger step never counts as cheaper than a smaller one.
+    As in decoding, every step of more than one row follows a draft and ends with a commit. The sizes take turns, in
+    bursts of so many seconds of which the second half counts: a processor that has just worked through 64 rows is
+    slow for a while. Those between are interpolated, and a larger step never counts as cheaper than a smaller one.
     """
     from medusa_core import decode
 
-    largest = max(rows)
-    cache = base.new_cache(1, past + largest)
+    rows = sorted(trees)
+    cache = base.new_cache(1, past + rows[-1])
     hidden = decode.prefill(base, np.arange(past) % 1000 + 1, cache)
-    shapes = {n: Tree.from_paths([(rank,) for rank in range(n - 1)]) for n in rows}
     criterion = decode.Greedy(base)
-    seconds: dict[int, list[float]] = {n: [] for n in rows}
-    drafts = []
-    for repeat in range(repeats + 1):
-        for n, shape in shapes.items():
-            tokens = np.arange(n, dtype=np.int32) + 10
-            for again in range(2):  # the first finds the caches as the other numbers of rows left them
-                begin = time.perf_counter()
-                decode.verify(base, shape, tokens, past, cache, criterion)
-                if again and repeat:
-                    seconds[n].append(time.perf_counter() - begin)
-            if drafter is not None:
-                begin = time.perf_counter()
-                drafter.draft(hidden[0], 10, tree)
-                if repeat:
-                    drafts.append(time.perf_counter() - begin)
-    medians = np.maximum.accumulate([np.median(seconds[n]) for n in rows])
-    steps = np.interp(np.arange(1, largest + 1), rows, medians)
-    return StepCost(tuple(steps.tolist()), float(np.median(drafts)) if drafts else 0.0)
+    steps: dict[int, list[float]] = {n: [] for n in rows}
+    drafts: list[float] = []
+    for n in (n for _ in range(repeats) for n in rows):
+        tokens = np.arange(n, dtype=np.int32) + 10
+        begin, found, drafted = time.perf_counter(), [], []
+        while (start := time.perf_counter()) < begin + burst or len(found) < 2:
+            if drafter is not None and n > 1:
+                drafter.draft(hidden[0], 10, trees[n])
+                drafted.append(time.perf_counter() - start)
+            start = time.perf_counter()
+            out, _ = decode.verify(base, trees[n], tokens, past, cache, criterion)
+            cache.commit((0,))
+            cache.length[0] = past
+            hidden = out[:1]
+            found.append(time.perf_counter() - start)
+        steps[n].append(float(np.median(found[len(found) // 2 :])))
+        drafts += drafted[len(drafted) // 2 :]
+    medians = np.maximum.accumulate([np.median(steps[n]) for n in rows])
+    seconds = np.interp(np.arange(1, rows[-1] + 1), rows, medians)
+    return StepCost(tuple(seconds.tolist()), float(np.median(drafts)) if drafts else 0.0)

@@ -77,3 +77,9 @@ def instruction_sets() -> list[str]:
                 flags = set(line.split())
                 return [name for flag, name in known.items() if flag in flags]
     return []
+
+
+def resident_mib() -> float:
+    """Memory of this process that is in RAM, in MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

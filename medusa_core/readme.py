@@ -13,17 +13,25 @@ from medusa_core.summary import PLAIN
 BEGIN = "<!-- results: begin; written by `python -m medusa_core.readme` -->"
 END = "<!-- results: end -->"
 RESULTS = ("benchmark.json", "train_medusa1.json")
-PEERS = "peers.json"  # may be missing: it takes programs that not everybody installs
+TREES = "search_trees.json"
+# May be missing: they take programs that not everybody installs.
+PEERS, TRAINING_SPEED = "peers.json", "training_speed.json"
+WHAT = {
+    "heads": "nodes below the root of the heads' tree",
+    "both": "guesses of the heads to choose from where the context guesses, too",
+}
 
 
 def tables(root: Path = ROOT) -> str:
     """The tables in Markdown, from artifacts/results below `root`."""
     bench, training = (_read(root / "artifacts" / "results" / name) for name in RESULTS)
-    config, machine = bench["config"], bench["machine"]
+    results = root / "artifacts" / "results"
+    config, machine, nodes = bench["config"], bench["machine"], bench["config"]["choices"]
+    shapes = [f"{len(nodes[drafts])} {what}" for drafts, what in WHAT.items() if drafts in nodes]
     questions, tokens = bench["summary"][0]["prompts"], config["max_new_tokens"]
     lines = [
         f"{questions} questions, up to {tokens} tokens each, on {_machine(machine)}; batch size 1, base in "
-        f"{config['dtype']}, a tree of {len(config['choices'])} nodes below the root:",
+        f"{config['dtype']}, {' and '.join(shapes)}:",
         "",
         *_speed(bench),
         "",
@@ -32,8 +40,12 @@ def tables(root: Path = ROOT) -> str:
         "",
         *_accuracy(training["summary"]),
     ]
-    if (root / "artifacts" / "results" / PEERS).exists():
-        lines += ["", *_peers(_read(root / "artifacts" / "results" / PEERS))]
+    if (results / TREES).exists():
+        lines += ["", *_trees(_read(results / TREES))]
+    if (results / PEERS).exists():
+        lines += ["", *_peers(_read(results / PEERS))]
+    if (results / TRAINING_SPEED).exists():
+        lines += ["", *_training_speed(_read(results / TRAINING_SPEED))]
     return "\n".join(lines)
 
 
@@ -81,6 +93,35 @@ def _peers(result: dict) -> list[str]:
         rows.append([peer_summary.label(row["name"], config), speed, spread, f"{row['tokens']:,}", same])
     columns = ["", "tokens/s", "10% to 90% of questions", "tokens", "same text as ours plain"]
     return [opening, "", *_markdown(columns, rows), "", " ".join(peer_summary.notes(result))]
+
+
+def _trees(result: dict) -> list[str]:
+    prompts, tokens = result["ways"][0]["prompts"], result["config"]["max_new_tokens"]
+    opening = (
+        f"Ways of guessing on {prompts} prompts held out from training, up to {tokens} tokens each, greedy, without "
+        "the prompt's forward; predictions from counted paths and measured step times (chapter 08):"
+    )
+    rows = []
+    for way in result["ways"]:
+        speed = f"{way['speedup']:.2f}"
+        if "predicted_speedup" in way:
+            speed += f" ({way['predicted_speedup']:.2f} predicted)"
+        texts = f"{way['identical']} of {way['prompts']}"
+        cells = [f"{way[key]:.2f}" for key in ("rows_per_step", "tokens_per_step", "overhead")]
+        rows.append([way["name"], *cells, f"{way['draft_ms']:.2f}", speed, texts])
+    columns = ["", "rows", "tokens/step", "overhead", "draft ms", "speed-up", "same text as plain"]
+    return [opening, "", *_markdown(columns, rows)]
+
+
+def _training_speed(result: dict) -> list[str]:
+    training, parts = result["training"], []
+    for row in result["rows"]:
+        what = "with the teacher term" if row["teacher_weight"] else "without a teacher"
+        ours, torch = (row["training_seconds"][engine] / 60 for engine in ("jittor", "torch"))
+        parts.append(f"{what} {ours:.1f} minutes here, {torch:.1f} in torch")
+    threads = result["machine"]["threads"]
+    opening = f"Training four heads on {training['positions']:,} cached states, {training['epochs']} passes, "
+    return [f"{opening}by the time of an update on the same {threads} threads: {'; '.join(parts)}."]
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> list[str]:

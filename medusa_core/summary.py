@@ -58,6 +58,11 @@ def table(rows: list[dict]) -> str:
     )
 
 
+def by_way(rows: list[dict]) -> dict[str, dict]:
+    """The drafted runs, or their summary rows, by "name, acceptance"."""
+    return {f"{row['name']}, {row['acceptance']}": row for row in rows if row["name"] != PLAIN}
+
+
 def _labels(run: dict) -> dict:
     return {key: run[key] for key in ("name", "acceptance", "temperature")}
 

@@ -30,7 +30,7 @@ def root(tmp_path):
     folder.mkdir(parents=True)
     medusa = {"tokens_per_second": 26.04, "tokens_per_step": 1.556, "overhead": 1.2, "speedup": 1.302}
     bench = {
-        "config": {"max_new_tokens": 32, "dtype": "bfloat16", "choices": [[0], [1], [0, 0]]},
+        "config": {"max_new_tokens": 32, "dtype": "bfloat16", "choices": {"heads": [[0], [1], [0, 0]]}},
         "machine": {"cpu": "Test CPU", "threads": 2, "instruction_sets": ["AVX2"]},
         "summary": [
             row("plain", "greedy", 0.0),
@@ -59,10 +59,33 @@ def test_tables_say_what_the_result_files_say(root):
     assert "| base alone | sampling | 0.7 | 20.0 | 1.00 | 1.00 | 1.00 |  |" in text
     assert "| top-1 | 30.0% | 15.0% |" in text
     assert "4 questions, up to 32 tokens each, on 2 threads, Test CPU (AVX2)" in text
-    assert "a tree of 3 nodes below the root" in text
+    assert "3 nodes below the root of the heads' tree:" in text
     assert text.startswith("# Title\n") and text.endswith("\nrest\n") and "old" not in text
     assert readme.main(root) == 0
     assert (root / "README.md").read_text() == text
+
+
+def test_trees_and_training_speed_are_told_where_they_were_measured(root):
+    folder = root / "artifacts" / "results"
+    plain = {
+        "name": "plain",
+        "rows_per_step": 1,
+        "tokens_per_step": 1,
+        "overhead": 1,
+        "draft_ms": 0,
+        "speedup": 1,
+    }
+    chain = {**plain, "name": "chain", "tokens_per_step": 1.5, "speedup": 1.25, "predicted_speedup": 1.3}
+    ways = [{**way, "identical": 7, "prompts": 8} for way in (plain, chain)]
+    (folder / "search_trees.json").write_text(json.dumps({"config": {"max_new_tokens": 64}, "ways": ways}))
+    speed = {"teacher_weight": 0.5, "training_seconds": {"jittor": 600, "torch": 900}}
+    training = {"positions": 130000, "epochs": 4}
+    content = {"training": training, "machine": {"threads": 2}, "rows": [speed]}
+    (folder / "training_speed.json").write_text(json.dumps(content))
+    assert readme.main(root) == 0
+    text = (root / "README.md").read_text()
+    assert "| chain | 1.00 | 1.50 | 1.00 | 0.00 | 1.25 (1.30 predicted) | 7 of 8 |" in text
+    assert "with the teacher term 10.0 minutes here, 15.0 in torch" in text
 
 
 def test_a_missing_result_or_marker_is_named_and_changes_nothing(root, capsys):

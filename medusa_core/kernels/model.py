@@ -7,7 +7,7 @@ import numpy as np
 from medusa_core import rope, runtime
 from medusa_core.cache import Cache
 from medusa_core.config import ModelConfig
-from medusa_core.kernels.ops import Kernels, place
+from medusa_core.kernels.ops import STAGES, Kernels, place
 from medusa_core.kernels.pack import pack, unpack_rows
 from medusa_core.kernels.walk import walks
 
@@ -99,12 +99,8 @@ class KernelModel:
         """
         if cache is None:
             cache = self.new_cache(*np.atleast_2d(ids).shape)
-        ids, positions, mask, rows = check_call(self.config, ids, positions, mask, cache, rows)
-        batch, tokens = ids.shape
-        start, end, count, extra = walks(mask.reshape(batch * tokens, -1))
-        slot = cache.length[rows][:, None] + np.arange(tokens)
-        sequence = np.repeat(rows, tokens)
-        table = np.stack([ids.ravel(), sequence, positions.ravel(), slot.ravel(), start, end, count], axis=1)
+        table, extra = _rows(*check_call(self.config, ids, positions, mask, cache, rows), cache)
+        batch, tokens = np.atleast_2d(ids).shape
         with jt.no_grad():
             hidden = [
                 self._forward(table[i : i + ROWS_AT_ONCE], extra[i : i + ROWS_AT_ONCE], cache)
@@ -113,10 +109,18 @@ class KernelModel:
             hidden = hidden[0] if len(hidden) == 1 else jt.concat(hidden)
             return hidden.reshape(batch, tokens, self.config.hidden_size)
 
-    def _forward(self, table: np.ndarray, extra: np.ndarray, cache: KernelCache):
+    def stage_seconds(self, ids, positions, mask, cache) -> dict[str, float]:
+        """Run a forward over at most ROWS_AT_ONCE rows for its time alone: seconds of each of kernels.ops.STAGES."""
+        table, extra = _rows(*check_call(self.config, ids, positions, mask, cache, None), cache)
+        with jt.no_grad():
+            seconds = jt.zeros(len(STAGES))
+            self._forward(table, extra, cache, seconds).sync()
+            return dict(zip(STAGES, seconds.numpy().tolist()))
+
+    def _forward(self, table: np.ndarray, extra: np.ndarray, cache: KernelCache, seconds=None):
         table, extra = jt.array(table.astype(np.int32)), jt.array(extra)
         return self._kernels.forward(
-            self._model, self._weights, self._rope, table, extra, cache.keys, cache.values
+            self._model, self._weights, self._rope, table, extra, cache.keys, cache.values, seconds
         )
 
     def logits(self, hidden):
@@ -139,6 +143,15 @@ class KernelModel:
     def embedding_rows(self, ids) -> np.ndarray:
         """Rows of the token embedding for the tokens `ids`, (len(ids), d) float32."""
         return unpack_rows(self._weights[0].data, ids)  # a view: training asks at every update
+
+
+def _rows(ids, positions, mask, rows, cache) -> tuple[np.ndarray, np.ndarray]:
+    """The kernel's table of rows (B T, 7) and their single slots (B T, D), from the arguments of a checked call."""
+    batch, tokens = ids.shape
+    start, end, count, extra = walks(mask.reshape(batch * tokens, -1))
+    slot = cache.length[rows][:, None] + np.arange(tokens)
+    columns = [ids.ravel(), np.repeat(rows, tokens), positions.ravel(), slot.ravel(), start, end, count]
+    return np.stack(columns, axis=1), extra
 
 
 def check_call(config: ModelConfig, ids, positions, mask, cache, rows):

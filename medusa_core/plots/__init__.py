@@ -3,6 +3,13 @@
 from medusa_core.plots.bench import fig_speedup, fig_step_time, fig_tokens_per_step
 from medusa_core.plots.masks import fig_mask, fig_unrolled
 from medusa_core.plots.peers import fig_peers
+from medusa_core.plots.search import (
+    fig_choice,
+    fig_context_rates,
+    fig_predicted,
+    fig_step_cost,
+    fig_step_profile,
+)
 from medusa_core.plots.tokens import fig_coverage, fig_lengths, html_labels
 from medusa_core.plots.training import fig_accuracy, fig_head_accuracy, fig_losses
 from medusa_core.plots.trees import fig_expected_tokens, fig_tree
@@ -11,6 +18,8 @@ from medusa_core.plots.weights import fig_bytes, fig_rounding
 __all__ = [
     "fig_accuracy",
     "fig_bytes",
+    "fig_choice",
+    "fig_context_rates",
     "fig_coverage",
     "fig_expected_tokens",
     "fig_head_accuracy",
@@ -18,8 +27,11 @@ __all__ = [
     "fig_losses",
     "fig_mask",
     "fig_peers",
+    "fig_predicted",
     "fig_rounding",
     "fig_speedup",
+    "fig_step_cost",
+    "fig_step_profile",
     "fig_step_time",
     "fig_tokens_per_step",
     "fig_tree",
