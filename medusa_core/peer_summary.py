@@ -11,9 +11,9 @@ REFERENCE = "ours plain"  # whose answers the others' are compared with, and who
 
 
 def summarise(result: Mapping) -> dict:
-    """{"peers": a row each, "roofline": what memory allows, "waiting_share": cores kept busy by waiting peers}.
+    """{"summary": a row a peer, "roofline": what memory allows, "waiting_share": cores kept busy by waiting peers}.
 
-    peers: tokens_per_second is the median over the questions, low and high the 10th and 90th percentiles, prompt
+    summary: tokens_per_second is the median over the questions, low and high the 10th and 90th percentiles, prompt
     included; same counts the answers that equal plain decoding's.
     roofline: bytes_per_second is the median of the best passes of each measurement; tokens_per_second = that by
     bytes_per_token; share = decode_tokens_per_second, plain decoding's without the prompt, by that (both None when no
@@ -33,7 +33,7 @@ def summarise(result: Mapping) -> dict:
         "decode_tokens_per_second": speed,
         "share": speed and speed * size / rate,
     }
-    return {"peers": rows, "roofline": roofline, "waiting_share": result["waiting_seconds"] / seconds}
+    return {"summary": rows, "roofline": roofline, "waiting_share": result["waiting_seconds"] / seconds}
 
 
 def _row(peer: Mapping) -> dict:
@@ -53,7 +53,7 @@ def _row(peer: Mapping) -> dict:
 def table(result: Mapping) -> str:
     """The summary as a text table, with notes below."""
     lines = [("", "tokens/s", "10%", "90%", "tokens", "same as plain")]
-    for row in result["summary"]["peers"]:
+    for row in result["summary"]:
         speeds = [f"{row[key]:.1f}" for key in ("tokens_per_second", "low", "high")]
         lines.append(
             (
@@ -79,8 +79,7 @@ def label(name: str, config: Mapping) -> str:
 
 def notes(result: Mapping) -> list[str]:
     """What belongs below the table: the roofline in words, how quiet waiting was, versions, absent peers."""
-    config, summary = result["config"], result["summary"]
-    roofline = summary["roofline"]
+    config, roofline = result["config"], result["roofline"]
     bound = (
         f"Reading the bfloat16 weights, {roofline['bytes_per_token'] / 1e6:.0f} MB a token, at the "
         f"{roofline['bytes_per_second'] / 1e9:.1f} GB/s measured in the same run allows "
@@ -89,7 +88,7 @@ def notes(result: Mapping) -> list[str]:
     if roofline["share"] is not None:
         speed, share = roofline["decode_tokens_per_second"], roofline["share"]
         bound += f"; plain decoding makes {speed:.1f} after the prompt, {share:.0%} of that"
-    waiting = f"Peers that wait for their turn took {summary['waiting_share']:.1%} of a core's time."
+    waiting = f"Peers that wait for their turn took {result['waiting_share']:.1%} of a core's time."
     versions = sorted(
         {f"{name} {version}" for own in config["versions"].values() for name, version in own.items()}
     )

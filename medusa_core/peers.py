@@ -101,7 +101,7 @@ def run(
         "bandwidth": [record["bandwidth"] for record in records if "bandwidth" in record],
         "waiting_seconds": sum(record["waiting_seconds"] for record in records),
     }
-    return {**result, "summary": summarise(result)}
+    return {**result, **summarise(result)}
 
 
 def _question(workers: Mapping[str, PeerProcess], ids: list[int], number: int, limit: int) -> dict:

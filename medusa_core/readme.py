@@ -80,7 +80,7 @@ def _accuracy(summary: list[dict]) -> list[str]:
 
 
 def _peers(result: dict) -> list[str]:
-    config, found = result["config"], result["summary"]["peers"]
+    config, found = result["config"], result["summary"]
     opening = (
         f"Beside other programs, all answering the same {found[0]['questions']} questions in turns in one run, up to "
         f"{config['max_new_tokens']} tokens each, on {_machine(result['machine'])}; tokens/s with the prompt and "

@@ -96,7 +96,7 @@ def test_the_result_file_says_who_answered_what_how_fast(folder, capsys):
     for peer in found["peers"]:
         assert [(s["question_id"], s["category"]) for s in peer["samples"]] == [(3, "a"), (1, "b"), (8, "a")]
         assert all(s["tokens"] == 5 and s["text"] and s["seconds"] for s in peer["samples"])
-    rows = {row["name"]: row for row in found["summary"]["peers"]}
+    rows = {row["name"]: row for row in found["summary"]}
     assert (
         rows["ours"]["tokens_per_second"] == 20.0 and rows["transformers float32"]["tokens_per_second"] == 2.5
     )
@@ -308,29 +308,29 @@ def three_peers():
         "bandwidth": [[2e9, 4e9, 3e9], [1e9, 2e9, 1e9], [9e9, 8e9, 7e9]],
         "waiting_seconds": 0.033,
     }
-    return {**found, "summary": peer_summary.summarise(found)}
+    return {**found, **peer_summary.summarise(found)}
 
 
 def test_summary_rows_are_as_worked_out_by_hand():
-    summary = three_peers()["summary"]
-    plain, ours = summary["peers"]
+    found = three_peers()
+    plain, ours = found["summary"]
     assert (plain["questions"], plain["tokens"], plain["same"]) == (3, 33, 3)
     assert plain["tokens_per_second"] == pytest.approx(10)  # of 10, 20 and 10
     assert (plain["low"], plain["high"]) == pytest.approx((10, 18))
     assert ours["tokens_per_second"] == pytest.approx(20) and ours["same"] == 2  # of 20, 40 and 20
-    roofline = summary["roofline"]
+    roofline = found["roofline"]
     assert roofline["bytes_per_second"] == 4e9 and roofline["tokens_per_second"] == pytest.approx(40)
     assert roofline["decode_tokens_per_second"] == pytest.approx(15)  # of 10 and 20; one token tells nothing
     assert roofline["share"] == pytest.approx(15 / 40)
-    assert summary["waiting_share"] == pytest.approx(0.01)
+    assert found["waiting_share"] == pytest.approx(0.01)
 
 
 def test_answers_of_one_token_have_no_share_of_the_roofline():
     found = three_peers()
     for peer in found["peers"]:
         peer["samples"] = peer["samples"][2:]
-    found["summary"] = peer_summary.summarise(found)
-    assert found["summary"]["roofline"]["share"] is None
+    found |= peer_summary.summarise(found)
+    assert found["roofline"]["share"] is None
     assert "allows 40.0 tokens/s." in peer_summary.table(found)
 
 

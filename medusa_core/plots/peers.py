@@ -18,7 +18,7 @@ def fig_peers(result: dict) -> go.Figure:
     Striped bars draft. The dashed line is what the memory allows when every token reads the bfloat16 weights once.
     """
     figure = go.Figure()
-    rows = result["summary"]["peers"][::-1]  # plotly draws the first bar at the bottom
+    rows = result["summary"][::-1]  # plotly draws the first bar at the bottom
     names = [html.escape(label(row["name"], result["config"])) for row in rows]
     middle = [row["tokens_per_second"] for row in rows]
     colours = dict(zip(FAMILIES, ramp(len(FAMILIES) + 1)[1:]))  # not the darkest, on which whiskers drown
@@ -57,7 +57,7 @@ def fig_peers(result: dict) -> go.Figure:
             xshift=8,
             showarrow=False,
         )
-    roof = result["summary"]["roofline"]["tokens_per_second"]
+    roof = result["roofline"]["tokens_per_second"]
     figure.add_vline(x=roof, line={"color": COLOURS["plain"], "width": 2, "dash": "dash"})
     figure.add_annotation(
         x=roof,

@@ -26,7 +26,9 @@ POSITIONS, EPOCHS, UPDATE = (
 def seconds(python: str, engine: str, teacher: float) -> float:
     """Median seconds of an update, as the script prints it."""
     command = [python, str(SCRIPT), engine, "--teacher", str(teacher), "--updates", "15"]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split(": ")[1].split()[0])
+    return float(
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout.split(": ")[1].split()[0]
+    )
 
 
 def main() -> None:
