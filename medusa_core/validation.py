@@ -13,7 +13,6 @@ from medusa_core import published, scenarios
 from medusa_core.config import HeadsConfig
 from medusa_core.published import Record
 from medusa_core.simulate import Machine, Scenario, SimulationError, forward_seconds, forward_work, predict
-from medusa_core.summary import PLAIN
 from medusa_core.tree import Tree, chain
 
 ASSUMED = "A100-80GB"  # where a source names no machine; a step that waits for memory hardly depends on it
@@ -98,14 +97,19 @@ def calibrated(scenario: Scenario, plain_seconds: float) -> Scenario:
 
 
 def own_rows(result: dict, heads: HeadsConfig, machine: Machine) -> list[dict]:
-    """One row a drafted run of a benchmark result (chapter 09): overheads with and without overlap, and measured.
+    """One row a run with a fixed tree of a benchmark (chapter 09): overheads with and without overlap, and measured.
 
-    The run's own plain step sets the bandwidth, and prompts are left out. speed-up and error are those of the
-    machine's way, heads those of the run. Raises SimulationError for a base model without a preset.
+    Each plain step sets the bandwidth, and prompts are left out. speed-up and error are those of the machine's way,
+    heads those of the runs. Raises SimulationError for a base model without a preset.
     """
     config = result["config"]
     if config["model"] != "embedded":
         raise SimulationError(f"no preset for the benchmark's model {config['model']!r}: expected 'embedded'")
+    choices = config["choices"]
+    if isinstance(choices, dict):  # a tree for each way of drafting; a plan takes another one at every step
+        choices = choices.get("heads") if config["tree"] != "dynamic" else None
+    if choices is None:
+        return []
     samples = result["runs"][0]["samples"]
     scenario = Scenario(
         scenarios.model("SmolLM2 135M"),
@@ -115,10 +119,10 @@ def own_rows(result: dict, heads: HeadsConfig, machine: Machine) -> list[dict]:
         precision=config["dtype"],
         head_precision="bfloat16",
     )
-    tree = Tree.from_paths(config["choices"])
+    tree = Tree.from_paths(choices)
     rows = []
     for run in result["summary"]:
-        if run["name"] == PLAIN or run["overhead"] is None:
+        if run["name"] != config["heads"] or run["overhead"] is None:
             continue
         tokens, measured = run["tokens_per_step"], run["tokens_per_step"] / run["overhead"]
         overhead = {

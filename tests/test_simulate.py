@@ -190,7 +190,10 @@ def test_plain_decoding_wins_where_drafting_costs_more_than_it_brings():
             {"heads": HeadsConfig(4, 10, draft_vocab_size=12)},
             "draft_vocab_size 12 exceeds the vocabulary of 10",
         ),
-        ({"heads": HeadsConfig(4, 10, kind="moe", output="own")}, "heads of kind 'moe' are not simulated"),
+        (
+            {"heads": HeadsConfig(4, 10, kind="moe", output="own", experts=2, active_experts=1)},
+            "heads of kind 'moe' are not simulated",
+        ),
     ],
 )
 def test_impossible_scenarios_are_refused_by_name(settings, message):

@@ -114,7 +114,8 @@ def test_a_record_without_overhead_has_the_quotient_and_one_without_tokens_none(
 
 def benchmark(**config):
     """A benchmark result as chapter 09 writes it, of one drafted run."""
-    settings = {"model": "embedded", "dtype": "bfloat16", "choices": [[0], [1], [2]]}
+    settings = {"model": "embedded", "heads": "medusa1", "tree": "auto", "dtype": "bfloat16"}
+    settings["choices"] = {"heads": [[0], [1], [2]], "both": [[0]]}
     plain = {"name": "plain", "acceptance": "greedy", "tokens_per_step": 1.0, "overhead": 1.0}
     drafted = {
         "name": "medusa1",
@@ -126,7 +127,7 @@ def benchmark(**config):
     return {
         "config": settings | config,
         "runs": [{"samples": [{"prompt_tokens": 50, "tokens": 60}, {"prompt_tokens": 70, "tokens": 20}]}],
-        "summary": [plain, drafted],
+        "summary": [plain, drafted, {**drafted, "name": "medusa1 + context"}],
     }
 
 
@@ -143,6 +144,13 @@ def test_own_benchmarks_are_compared_without_the_prompts_forward():
     )
     assert row["speed-up"] == pytest.approx(1.4 / row["overhead, no overlap"])
     assert row["error"] == pytest.approx(row["speed-up"] / row["measured"] - 1)
+
+
+def test_a_result_with_one_tree_for_all_is_read_too_and_a_changing_tree_is_not_predicted():
+    heads = scenarios.medusa_heads(scenarios.model("SmolLM2 135M"), 4, 8192)
+    assert own_rows(benchmark(choices=[[0], [1], [2]]), heads, CPU) == own_rows(benchmark(), heads, CPU)
+    assert own_rows(benchmark(tree="dynamic"), heads, CPU) == []
+    assert own_rows(benchmark(choices={"both": [[0]]}), heads, CPU) == []
 
 
 def test_calibration_makes_a_plain_step_take_the_given_time():
