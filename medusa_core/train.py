@@ -20,6 +20,7 @@ from medusa_core.train_loop import (
     block_numbers,
     check_finite,
     command,
+    finished,
     loop,
     remove_checkpoints,
     update,
@@ -35,9 +36,14 @@ def train(config: TrainConfig, base, data: TokenSet, resume: bool = False) -> di
     """Train heads for `base` on the "train" split of `data`, save them to config.out and return the history.
 
     The base's hidden states are computed first, or read if they were before. `resume` continues from the last
-    checkpoint in config.run if there is one. Raises TrainError, HeadsError or HiddenError.
+    checkpoint in config.run if there is one, and reads a finished run of the same settings and data instead of
+    repeating it. Raises TrainError, HeadsError or HiddenError.
     """
     chosen = first_answers(data.select("train"), config.max_positions)
+    weights = runtime.ROOT / config.out / heads.WEIGHTS_FILE
+    key = hidden.digest(base, chosen, config.hidden_dtype)
+    if resume and (history := finished(config, key, weights)):
+        return history
     model = untrained(config, base, chosen)
     seen = hidden.compute(base, chosen, config.hidden_dtype)
     unseen = hidden.compute(base, data.select("held-out"), config.hidden_dtype)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ import jittor as jt
 from medusa_core.optim import AdamW, global_norm, learning_rate
 
 ADVICE = "lower the learning rate or lengthen the warm-up; the last checkpoint is from before this step"
+HISTORY = "history.json"
 # Settings that may change between a checkpoint and its continuation: the weights do not depend on them.
 FREE = ("out", "run", "eval_every", "eval_positions", "log_every", "checkpoint_every")
 
@@ -79,9 +81,26 @@ def loop(task: Task, config: Training, resume: bool) -> dict:
             if done % config.checkpoint_every == 0 and not last:
                 _save(folder, {"step": done, "recent": recent, "history": history}, task, config)
             bar.update()
-    history["config"] = dataclasses.asdict(config)
-    files.write_json(folder / "history.json", history)
+    history |= {"config": dataclasses.asdict(config), "data": task.key}
+    files.write_json(folder / HISTORY, history)
     return history
+
+
+def finished(config: Training, key: str, weights: Path) -> dict | None:
+    """Return the history of a run that has ended, None where there is none of these settings and this data.
+
+    weights: the file of its heads, which must still be those of this run.
+    """
+    path = runtime.ROOT / config.run / HISTORY
+    if not (path.is_file() and weights.is_file()):
+        return None
+    try:
+        history = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TrainError(f"{path}: not JSON ({error}); delete it to train again") from None
+    _, header = checkpoint.load(weights)
+    same = history.get("config") == header.get("config") == dataclasses.asdict(config)
+    return history if same and history.get("data") == key else None
 
 
 def block_numbers(seed: int, step: int, per_step: int, blocks: int) -> np.ndarray:

@@ -220,6 +220,35 @@ def test_a_resumed_run_gives_the_bits_and_the_history_of_an_unbroken_one(stopped
         assert without[0] == without[1]
 
 
+def test_a_finished_run_is_read_and_not_repeated(tiny, monkeypatch):
+    history, tensors = tiny("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "fit", None)
+        again, same = tiny("a", resume=True)
+    assert again == history and all(np.array_equal(same[name], tensors[name]) for name in tensors)
+
+
+@pytest.mark.parametrize("changed", ["settings", "heads", "data"])
+def test_a_finished_run_of_something_else_is_repeated(tiny, tmp_path, changed):
+    history, tensors = tiny("a")
+    weights, path = tmp_path / "a" / "heads" / heads.WEIGHTS_FILE, tmp_path / "a" / "run" / "history.json"
+    if changed == "heads":
+        checkpoint.save(weights, tensors, {})
+    if changed == "data":
+        path.write_text(json.dumps({**history, "data": "another"}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "steps": 0}))
+    again, _ = tiny("a", resume=True, **({"learning_rate": 0.01} if changed == "settings" else {}))
+    assert again["steps"] > 0 and json.loads(path.read_text()) == again
+
+
+def test_a_damaged_history_is_refused_by_name(tiny, tmp_path):
+    tiny("a")
+    path = tmp_path / "a" / "run" / "history.json"
+    path.write_text("{")
+    with pytest.raises(TrainError, match=str(path)):
+        tiny("a", resume=True)
+
+
 def test_a_run_with_checkpoints_is_not_overwritten_by_a_new_one(stopped, tiny):
     with pytest.raises(TrainError, match="holds checkpoints: resume that run, delete them"):
         tiny("stopped")
