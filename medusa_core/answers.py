@@ -169,6 +169,17 @@ def find_tree(name: str, heads_folder: Path) -> Tree:
     raise TreeError(f"no tree called {name!r}: it is neither a file nor one of {names}")
 
 
+def load_base(model: str, heads_name: str, dtype: str = "bfloat16"):
+    """Load the base that these heads draft for, merged with the adapters that they learned with, if they did.
+
+    heads_name "none" means the base as it is. Raises HeadsError when there are no such heads, else as `llama.load`.
+    """
+    from medusa_core import llama  # importing it starts Jittor
+
+    adapters = None if heads_name == "none" else heads.adapters(heads_name)
+    return llama.load(model, dtype, adapters=adapters)
+
+
 def load_drafting(name: str, tree_name: str, drafts: str, base) -> Drafting:
     """Load what `--heads NAME --tree NAME --drafts DRAFTS` asks for.
 

@@ -319,25 +319,23 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def load_base(model: str, dtype: str):
-    """llama.load, imported when it is needed: importing it starts Jittor."""
-    from medusa_core import llama
-
-    return llama.load(model, dtype)
-
-
 def measure(settings: BenchSettings, questions: Sequence[Mapping], name: str) -> dict:
-    """Load what `settings` name, run the benchmark, write artifacts/results/`name`.json and return it."""
+    """Load what `settings` name, run the benchmark, write artifacts/results/`name`.json and return it.
+
+    Heads that learned together with the base are compared with the base as they changed it, decoding plainly;
+    adapters_sha256 in the result's config says so.
+    """
     modes(settings)  # contradictions and missing heads, before the time that loading takes
     weights = heads.resolve(settings.heads) / heads.WEIGHTS_FILE
-    base = load_base(settings.model, settings.dtype)
+    base = answers.load_base(settings.model, settings.heads, settings.dtype)
     draftings = {
         drafts: answers.load_drafting(settings.heads, settings.tree, drafts, base)
         for drafts in settings.drafts
     }
     partial = ARTIFACTS / "results" / f"{name}.partial.jsonl"
     tokenizer = text.load_tokenizer(base.folder)
-    result = run(base, draftings, questions, settings, tokenizer, {"heads_sha256": sha256(weights)}, partial)
+    recorded = {"heads_sha256": sha256(weights), "adapters_sha256": base.adapters}
+    result = run(base, draftings, questions, settings, tokenizer, recorded, partial)
     write_json(partial.with_name(f"{name}.json"), result)
     partial.unlink()
     return result

@@ -21,7 +21,8 @@ EPILOG = """\
 Every line of OUT is {"question_id", "choices": [{"index", "turns", "token_ids", "prompt_tokens",
 "new_tokens", "steps", "wall_time"}]} with one entry a turn in each list. wall_time is in seconds and
 includes the prompt's forward, but neither loading nor the warm-up. The second turn's prompt holds the
-first turn and its answer.
+first turn and its answer. Heads that learned together with the base (medusa2) decode with the base as
+they changed it, and so does the context beside them.
 
 OUT.settings.json, written beside OUT, holds the settings. The same command goes on after an interruption.
 
@@ -211,9 +212,7 @@ def _run(options: argparse.Namespace) -> None:
         print(f"{options.out} is complete.")
         return
 
-    from medusa_core import llama  # starts Jittor: after the checks that need no model
-
-    base = llama.load(options.model, options.dtype)
+    base = answers.load_base(options.model, options.heads, options.dtype)
     drafting = answers.load_drafting(options.heads, options.tree, options.drafts, base)
     tokenizer = text.load_tokenizer(base.folder)
     write_json(settings_file(options.out), recorded)
@@ -228,7 +227,7 @@ def record(options: argparse.Namespace, settings: Settings) -> dict:
     recorded |= {"heads": options.heads, "tree": options.tree, "drafts": options.drafts}
     if options.heads != "none":
         folder = heads.resolve(options.heads)
-        names = (heads.WEIGHTS_FILE, answers.TREE_FILE, answers.PLAN_FILE)
+        names = (heads.WEIGHTS_FILE, heads.ADAPTERS_FILE, answers.TREE_FILE, answers.PLAN_FILE)
         recorded["heads_sha256"] = {n: sha256(folder / n) for n in names if (folder / n).is_file()}
         if Path(options.tree).is_file():
             recorded["tree_sha256"] = sha256(Path(options.tree))

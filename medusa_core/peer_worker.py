@@ -29,9 +29,9 @@ class Ours:
         self.drafts = drafts
 
     def load(self, options: dict) -> None:
-        from medusa_core import answers, bandwidth, llama
+        from medusa_core import answers, bandwidth
 
-        self.base = llama.load(options["model"])
+        self.base = answers.load_base(options["model"], options["heads"])
         self.drafting = our_drafting(options, self.base) if self.drafts else answers.Drafting()
         self.reader = None if self.drafts else bandwidth.Reader()
 

@@ -161,6 +161,8 @@ def measure(settings: PeerSettings, questions: Sequence[Mapping], name: str, pyt
     recorded = {}
     if settings.heads != "none":  # a wrong name is told before the time that loading takes
         recorded["heads_sha256"] = sha256(heads.resolve(settings.heads) / heads.WEIGHTS_FILE)
+        if adapters := heads.adapters(settings.heads):  # both of ours are then another model than the peers'
+            recorded["adapters_sha256"] = sha256(adapters)
     folder = convert.embedded()
     config = ModelConfig.from_hf(read_json(folder / "config.json"), str(folder / "config.json"))
     recorded["bytes_per_token"] = BYTES_PER_WEIGHT * config.parameters_read_per_token

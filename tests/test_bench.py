@@ -316,11 +316,11 @@ def test_the_command_writes_one_result_file_and_prints_its_table(tmp_path, monke
 
     base = FakeBase()
     monkeypatch.setattr(bench, "ARTIFACTS", tmp_path)
-    monkeypatch.setattr(bench, "load_base", lambda model, dtype: base)
+    monkeypatch.setattr(answers, "load_base", lambda *_: base)
     monkeypatch.setattr(answers, "load_drafting", lambda *_: Drafting(FakeDrafter(base), TREE))
     monkeypatch.setattr(text, "load_tokenizer", lambda folder: TOKENIZER)
     monkeypatch.setattr(heads, "resolve", lambda name: tmp_path)
-    base.folder = tmp_path
+    base.folder, base.adapters = tmp_path, None
     (tmp_path / heads.WEIGHTS_FILE).write_bytes(b"weights")
     questions = tmp_path / "q.jsonl"
     for question in QUESTIONS:
