@@ -108,8 +108,8 @@ def set_environment(home: Path) -> None:
     env.setdefault("use_mkl", "1" if use_onednn else "0")
     cpu_only = env.get("nvcc_path") == "" or not machine.gpu_present()
     env["nvcc_path"] = "" if cpu_only else machine.cuda_compiler()
-    if "OMPI_COMM_WORLD_SIZE" not in env:
-        env["use_mpi"] = "0"
+    # Jittor would compile and initialise MPI in every process of a machine that has OpenMPI.
+    env["use_mpi"] = "1" if "OMPI_COMM_WORLD_SIZE" in env else "0"
     ranks = int(env.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1"))
     env.setdefault("OMP_NUM_THREADS", str(max(1, machine.cores() // ranks)))
     env.setdefault("use_parallel_op_compiler", str(min(16, machine.cores())))

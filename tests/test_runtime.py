@@ -99,6 +99,23 @@ def test_an_nvcc_without_a_gpu_is_ignored(warm, tmp_path):
     assert not json.loads(done.stdout)["cuda"]
 
 
+def test_a_process_that_mpirun_did_not_start_leaves_mpi_alone(warm, tmp_path):
+    mpicc = tmp_path / "mpicc"
+    mpicc.write_text(f"#!/bin/sh\ntouch '{tmp_path}/called'\nexit 1\n")
+    mpicc.chmod(0o755)
+    done = python(
+        "from medusa_core import runtime\n"
+        "runtime.start()\n"
+        "import jittor as jt\n"
+        "from pathlib import Path\n"
+        "print(jt.in_mpi, jt.compile_extern.has_mpi, 'libmpi' in Path('/proc/self/maps').read_text())\n",
+        PATH=f"{tmp_path}:{os.environ['PATH']}",
+        use_mpi="1",
+    )
+    assert (done.returncode, done.stdout) == (0, "False False False\n"), done.stderr
+    assert not (tmp_path / "called").exists()
+
+
 def test_ctrl_c_raises_keyboard_interrupt(warm):
     done = python(
         "import os, signal, time\n"
