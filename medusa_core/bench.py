@@ -65,20 +65,32 @@ class Mode(NamedTuple):
     acceptance: str
     drafts: str | None  # None for plain decoding
     settings: Settings
+    plain: str = PLAIN  # name of the plain decoding that it is compared with
 
 
-def modes(settings: BenchSettings) -> list[Mode]:
-    """Plain decoding at every temperature that occurs, then every way of drafting with every acceptance."""
+class Player(NamedTuple):
+    """What a mode decodes with."""
+
+    base: object
+    drafting: Drafting
+
+
+def modes(settings: BenchSettings, plain: str = PLAIN) -> list[Mode]:
+    """Plain decoding at every temperature that occurs, then every way of drafting with every acceptance.
+
+    plain: another name where the heads draft for a base of their own.
+    """
     shared = {key: getattr(settings, key) for key in ("max_new_tokens", "epsilon", "delta", "seed")}
-    found = [Mode(PLAIN, "greedy", None, Settings(**shared))]
+    found = [Mode(plain, "greedy", None, Settings(**shared), plain)]
     if set(settings.acceptance) - {"greedy"}:
         sampled = Settings(**shared, acceptance="exact", temperature=settings.temperature)
-        found.append(Mode(PLAIN, "sampling", None, sampled))
+        found.append(Mode(plain, "sampling", None, sampled, plain))
     for acceptance in settings.acceptance:
         temperature = 0.0 if acceptance == "greedy" else settings.temperature
         own = Settings(**shared, acceptance=acceptance, temperature=temperature)
         found += [
-            Mode(mode_name(settings.heads, drafts), acceptance, drafts, own) for drafts in settings.drafts
+            Mode(mode_name(settings.heads, drafts), acceptance, drafts, own, plain)
+            for drafts in settings.drafts
         ]
     return found
 
@@ -105,14 +117,36 @@ def run(
     lines of finished questions; a run that finds one of the same config and processor goes on from it. Raises
     SettingsError when it is of another.
     """
-    questions = [
-        {key: question[key] for key in ("question_id", "category", "turns")} for question in questions
-    ]
+    questions = asked(questions)
     config = {**asdict(settings), "choices": _choices(draftings), "questions": questions, **(recorded or {})}
+    players = {PLAIN: Player(base, Drafting())}
+    players |= {mode_name(settings.heads, drafts): Player(base, each) for drafts, each in draftings.items()}
+    return play(players, modes(settings), questions, settings, tokenizer, config, partial, progress)
+
+
+def asked(questions: Sequence[Mapping]) -> list[dict]:
+    """What a result keeps of the questions."""
+    return [{key: question[key] for key in ("question_id", "category", "turns")} for question in questions]
+
+
+def play(
+    players: Mapping[str, Player],
+    modes: Sequence[Mode],
+    questions: Sequence[Mapping],
+    settings: BenchSettings,
+    tokenizer,
+    config: dict,
+    partial: Path | None = None,
+    progress: bool = True,
+) -> dict:
+    """Decode every question in every mode by the player of its name; the first mode's answers continue a chat.
+
+    config: all that the result depends on. Of `settings`, only turns, repeats and seed count. The rest as `run`.
+    """
     machine, done = _begin(partial, config)
-    bench = _Bench(base, draftings, tokenizer, settings)
+    bench = _Bench(players, modes, tokenizer, settings)
     warm_up = answers.prompt(tokenizer, answers.WARM_UP)
-    for mode in bench.modes:
+    for mode in modes:
         bench.decode(mode, warm_up, replace(mode.settings, max_new_tokens=8))
     resident = [resident_mib()]
     silent = {} if progress else {"disable": True}  # given as False, it would overrule TQDM_DISABLE
@@ -129,9 +163,10 @@ def run(
             "name": mode.name,
             "acceptance": mode.acceptance,
             "temperature": mode.settings.temperature,
+            "plain": mode.plain,
             "samples": [sample for record in records for sample in record["samples"][number]],
         }
-        for number, mode in enumerate(bench.modes)
+        for number, mode in enumerate(modes)
     ]
     return {
         "version": VERSION,
@@ -154,15 +189,13 @@ def _choices(draftings: Mapping[str, Drafting]) -> dict[str, list]:
 class _Bench:
     """What every question of a benchmark is decoded with."""
 
-    def __init__(self, base, draftings: Mapping[str, Drafting], tokenizer, settings: BenchSettings):
-        self.base, self.draftings, self.tokenizer = base, draftings, tokenizer
-        self.settings, self.modes = settings, modes(settings)
+    def __init__(self, players: Mapping[str, Player], modes, tokenizer, settings: BenchSettings):
+        self.players, self.modes, self.tokenizer, self.settings = players, modes, tokenizer, settings
 
     def decode(self, mode: Mode, prompt_ids: list[int], settings: Settings) -> dict:
         """One timed generation."""
         begin = time.perf_counter()
-        drafting = self.draftings[mode.drafts] if mode.drafts else Drafting()
-        trace = answers.answer(self.base, drafting, prompt_ids, settings)
+        trace = answers.answer(*self.players[mode.name], prompt_ids, settings)
         seconds = time.perf_counter() - begin
         return {"token_ids": trace.tokens, "seconds": seconds, **answers.measures(trace)}
 
@@ -194,14 +227,15 @@ class _Bench:
     def _compare(self, ids: list[int], samples: list[dict]) -> Iterator[dict]:
         """Put plain decoding's text beside that of the heads; yield where greedy answers part."""
         pairs = list(zip(self.modes, samples))
-        plain = {mode.settings.temperature: sample for mode, sample in pairs if not mode.drafts}
+        plain = {(mode.name, mode.settings.temperature): s for mode, s in pairs if not mode.drafts}
         for mode, sample in pairs:
             if not mode.drafts:
                 continue
-            other = plain[mode.settings.temperature]
+            other = plain[mode.plain, mode.settings.temperature]
             sample["plain_text"] = other["text"]
             if mode.acceptance == "greedy" and sample["token_ids"] != other["token_ids"]:
-                found = first_difference(self.base, ids, other["token_ids"], sample["token_ids"])
+                base = self.players[mode.name].base
+                found = first_difference(base, ids, other["token_ids"], sample["token_ids"])
                 yield {"name": mode.name, **found}
 
     def _sample(self, repeats: list[dict]) -> dict:

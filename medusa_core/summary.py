@@ -68,7 +68,8 @@ def _labels(run: dict) -> dict:
 
 
 def _plain_of(run: dict, runs: list[dict]) -> dict:
-    return next(each for each in runs if each["name"] == PLAIN and each["temperature"] == run["temperature"])
+    wanted = run.get("plain", PLAIN), run["temperature"]  # results before several bases do not name it
+    return next(each for each in runs if (each["name"], each["temperature"]) == wanted)
 
 
 def _rates(samples: list[dict], plain: list[dict]) -> dict:

@@ -96,6 +96,26 @@ def test_greedy_and_exact_answers_equal_plain_ones_and_stand_beside_them():
     assert rows[2]["tokens_per_step"] > 1.3
 
 
+def test_heads_of_another_base_are_compared_with_that_base_alone():
+    base, other = FakeBase(), FakeBase()
+    other.head = other.head[::-1]  # which says other things
+    shared = replace(SETTINGS, drafts=("heads",), acceptance=("greedy", "exact"), repeats=1, turns=1)
+    own = bench.modes(replace(shared, heads="own"), plain="plain own")
+    found = [*bench.modes(shared), *own]
+    draftings = {name: Drafting(FakeDrafter(each), TREE) for name, each in (("fake", base), ("own", other))}
+    players = {name: bench.Player(each, Drafting()) for name, each in (("plain", base), ("plain own", other))}
+    players |= {"fake": bench.Player(base, draftings["fake"]), "own": bench.Player(other, draftings["own"])}
+    result = bench.play(players, found, bench.asked(QUESTIONS), shared, TOKENIZER, {}, progress=False)
+    runs = {(each["name"], each["acceptance"]): each["samples"] for each in result["runs"]}
+    texts = {key: [sample["token_ids"] for sample in samples] for key, samples in runs.items()}
+    assert texts["plain", "greedy"] != texts["plain own", "greedy"]
+    assert texts["fake", "greedy"] == texts["plain", "greedy"]
+    assert texts["own", "greedy"] == texts["plain own", "greedy"]
+    assert texts["own", "exact"] == texts["plain own", "sampling"]
+    identical = {row["name"]: row["identical"] for row in result["summary"] if row["acceptance"] == "greedy"}
+    assert identical["own"] == identical["fake"] == len(QUESTIONS) and result["differences"] == []
+
+
 def test_only_the_modes_asked_for_run():
     result = run(settings=replace(SETTINGS, acceptance=("greedy",)))
     assert [(row["name"], row["acceptance"]) for row in result["summary"]] == [
