@@ -19,6 +19,7 @@ from medusa_core.data import TokenSet
 from medusa_core.hidden import Batch
 from medusa_core.lora import Adapters, LoraConfig
 from medusa_core.losses import NO_TARGET, HeadLoss, learned_counts
+from medusa_core.model_folder import sha256
 from medusa_core.train2_config import Train2Config, heads_scale
 from medusa_core.train_config import TrainError
 from medusa_core.windows import WindowBatch, Windows
@@ -112,11 +113,16 @@ def train_jointly(config: Train2Config, base, data: TokenSet, resume: bool = Fal
     """Train adapters of `base` and heads on the "train" split of `data`, save them to config.out, return the history.
 
     base: a plain one, `llama.load(model, "float32", "plain")`; it is left as it was. `resume` continues from the
-    last checkpoint in config.run if there is one. Raises TrainError, HeadsError, LoraError or DataError.
+    last checkpoint in config.run if there is one, and reads a finished run of the same settings, data and heads to go
+    on from instead of repeating it. Raises TrainError, HeadsError, LoraError or DataError.
     """
     if not hasattr(base, "adapt"):
         raise TrainError('the CPU kernels cannot learn: load the base with backend "plain"')
     chosen = train.first_answers(data.select("train"), config.max_positions)
+    key, out = _key(config, base, chosen), runtime.ROOT / config.out
+    made = [out / name for name in (heads.WEIGHTS_FILE, heads.ADAPTERS_FILE)]
+    if resume and all(histories := [train_loop.finished(config, key, path) for path in made]):
+        return histories[0]
     drafter = (
         _stage_one(config, base) if config.recipe == "two-stage" else train.untrained(config, base, chosen)
     )
@@ -126,15 +132,22 @@ def train_jointly(config: Train2Config, base, data: TokenSet, resume: bool = Fal
     try:
         model = Joint(base, adapters, drafter, config)
         seen, unseen = (windows.cut(t, config.block) for t in (chosen, data.select("held-out")))
-        history = fit(model, seen, unseen, config, hidden.digest(base, chosen, "windows"), resume)
+        history = fit(model, seen, unseen, config, key, resume)
     finally:
         base.adapt(None)
     header = {"config": dataclasses.asdict(config), "held_out": history["held_out"][-1]}
-    out = runtime.ROOT / config.out
     lora.save(out / heads.ADAPTERS_FILE, adapters, base.folder, header)
     heads.save(out, drafter, header)
     train_loop.remove_checkpoints(config)
     return history
+
+
+def _key(config: Train2Config, base, chosen: TokenSet) -> str:
+    """Digest of what the settings name and do not hold: the base, the answers, the heads to go on from."""
+    start = ""
+    if config.recipe == "two-stage":
+        start = sha256(heads.resolve(config.heads) / heads.WEIGHTS_FILE)
+    return hidden.digest(base, chosen, f"windows {start}")
 
 
 def _stage_one(config: Train2Config, base):

@@ -353,6 +353,40 @@ def test_a_resumed_run_gives_the_bits_and_the_history_of_an_unbroken_one(tiny, t
         assert without[0] == without[1]
 
 
+def test_a_finished_run_is_read_until_something_it_depends_on_changes(base, tiny, tmp_path, monkeypatch):
+    start = tmp_path / "one"
+    heads.save(start, train2.train.untrained(config_of(start), base, DATA))
+    given = {"recipe": "two-stage", "heads": str(start), "epochs": 0.5}
+    history, _ = tiny("a", **given)
+
+    class Trained(Exception):
+        pass
+
+    def fit(*_):
+        raise Trained
+
+    monkeypatch.setattr(train2, "fit", fit)
+    assert tiny("a", resume=True, **given)[0] == history
+    with pytest.raises(Trained):
+        tiny("a", **given)
+    with pytest.raises(Trained):
+        tiny("a", resume=True, **given, heads_weight=0.3)
+    adapters = tmp_path / "a" / "heads" / heads.ADAPTERS_FILE
+    tensors, header = checkpoint.load(adapters)
+    checkpoint.save(adapters, tensors, {**header, "config": {}})
+    with pytest.raises(Trained):
+        tiny("a", resume=True, **given)
+    checkpoint.save(adapters, tensors, header)
+    tensors, header = checkpoint.load(start / heads.WEIGHTS_FILE)
+    checkpoint.save(
+        start / heads.WEIGHTS_FILE,
+        {n: 2 * t if n != "draft_ids" else t for n, t in tensors.items()},
+        {"note": ""},
+    )
+    with pytest.raises(Trained):
+        tiny("a", resume=True, **given)
+
+
 def test_checkpoints_of_another_base_are_refused(base, tiny, tmp_path):
     config = config_of(tmp_path / "a")
     adapters = Adapters(base.config, LoraConfig(4))
