@@ -96,8 +96,8 @@ def modes(settings: BenchSettings, plain: str = PLAIN) -> list[Mode]:
 
 
 def mode_name(heads_name: str, drafts: str) -> str:
-    """What a way of drafting is called in results: the heads, the context, or one beside the other."""
-    return {"heads": heads_name, "context": "context", "both": f"{heads_name} + context"}[drafts]
+    """What a way of drafting is called in results: who guesses, the heads by their name."""
+    return " + ".join(heads_name if who == "heads" else who for who in answers.DRAFTS[drafts])
 
 
 def run(
@@ -143,7 +143,7 @@ def play(
 
     config: all that the result depends on. Of `settings`, only turns, repeats and seed count. The rest as `run`.
     """
-    machine, done = _begin(partial, config)
+    machine, done = begin(partial, config)
     bench = _Bench(players, modes, tokenizer, settings)
     warm_up = answers.prompt(tokenizer, answers.WARM_UP)
     for mode in modes:
@@ -260,8 +260,11 @@ def spread(questions: Sequence[Mapping], limit: int | None) -> list[Mapping]:
 # ---------------------------------------------------------------- going on after an interruption
 
 
-def _begin(partial: Path | None, config: dict) -> tuple[dict, dict]:
-    """The machine's stamp and the finished questions by id, of `partial` where that has been begun."""
+def begin(partial: Path | None, config: dict, key: str = "question_id") -> tuple[dict, dict]:
+    """The machine's stamp and the finished rows by `key`, of `partial` where that has been begun.
+
+    Raises SettingsError when it is of another config or processor.
+    """
     machine = stamp()
     content = json.dumps([config, machine["cpu"], machine["threads"]], sort_keys=True)
     header = {"settings_sha256": hashlib.sha256(content.encode()).hexdigest(), "machine": machine}
@@ -276,7 +279,7 @@ def _begin(partial: Path | None, config: dict) -> tuple[dict, dict]:
             f"{partial} holds part of a benchmark with other settings, questions or processor: "
             "finish that one, delete the file, or choose another name"
         )
-    return rows[0]["machine"], {row.pop("question_id"): row for row in rows[1:]}
+    return rows[0]["machine"], {row.pop(key): row for row in rows[1:]}
 
 
 # ---------------------------------------------------------------- command line

@@ -1,0 +1,270 @@
+"""One comparison of trained heads: size, training, accuracy, tokens a step, time to draft, and speed in one race."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from medusa_core import answers, bench, contestants, cost, data, heads, heads_race, text
+from medusa_core import plan as plans
+from medusa_core import tree as trees
+from medusa_core.answers import SettingsError
+from medusa_core.bench import BenchSettings
+from medusa_core.contestants import Contestant
+from medusa_core.cost import StepCost
+from medusa_core.data import TokenSet
+from medusa_core.files import append_line, write_json
+from medusa_core.heads import context
+from medusa_core.heads_race import shares_of
+from medusa_core.model_folder import sha256
+from medusa_core.report import text_table
+from medusa_core.runtime import ARTIFACTS, ROOT
+from medusa_core.tree import Tree
+
+VERSION = 1
+STEPS, DRAFTS = "step seconds", "draft seconds"  # rows of the partial file beside those of heads
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """What is compared, and on how much; the defaults take about half an hour on 2 cores."""
+
+    heads: tuple[str, ...]
+    model: str = "embedded"
+    data: str = "artifacts/data/distilled.parquet"
+    held_out_positions: int = 0
+    nodes: tuple[int, ...] = (4, 8, 16, 32)
+    candidates: int = 16
+    checked: int = 4
+    past: int = 256
+    cost_repeats: int = 4
+    draft_repeats: int = 24
+    limit: int = 24
+    max_new_tokens: int = 128
+    temperature: float = 0.7
+    seed: int = 0
+
+    def __post_init__(self):
+        if not self.heads or len(set(self.heads)) != len(self.heads):
+            raise SettingsError(f"heads are {list(self.heads)}: name each that takes part once")
+        if min((*self.nodes, 1)) < 1 or not self.nodes or self.candidates < 1 or self.checked < 1:
+            raise SettingsError("nodes, candidates and checked must be 1 or more")
+
+
+def compare(
+    settings: CompareSettings,
+    found: Sequence[Contestant],
+    held_out: TokenSet,
+    questions: Sequence[Mapping],
+    tokenizer,
+    partial: Path | None = None,
+    progress: bool = True,
+) -> dict:
+    """Measure what `settings` ask for of every contestant and return the result that goes to artifacts/results.
+
+    held_out: greedy answers of the base to prompts that no heads were trained on. partial: JSON lines of finished
+    parts; a run that finds one of the same settings, heads and processor goes on from it.
+    """
+    weights = {each.name: sha256(heads.resolve(each.name) / heads.WEIGHTS_FILE) for each in found}
+    config = {**asdict(settings), "heads_sha256": weights}
+    machine, done = bench.begin(partial, config, key="part")
+
+    def part(name: str, make) -> dict:
+        if name not in done:
+            done[name] = make()
+            if partial:
+                append_line(partial, {"part": name, **done[name]})
+        return done[name]
+
+    silent = {} if progress else {"disable": True}
+    with tqdm(found, desc="heads", **silent) as bar:
+        rows = [part(each.name, lambda each=each: _counted(each, held_out, settings)) for each in bar]
+    shapes = {row["name"]: {len(tree): Tree.from_paths(tree) for tree in row["trees"]} for row in rows}
+    steps = part(STEPS, lambda: _step_seconds(found[0], shapes[found[0].name], settings))[STEPS]
+    drafts = part(DRAFTS, lambda: _drafts(found, rows, shapes, settings))[DRAFTS]
+    rates = context.rates(zip(held_out.prompt_ids, held_out.answer_ids, strict=True))
+    for row in rows:
+        row["draft_ms"] = {nodes: 1e3 * seconds for nodes, seconds in drafts[row["name"]].items()}
+        _choose(row, steps, drafts[row["name"]], settings)
+    shared = BenchSettings(
+        model=settings.model,
+        heads=found[0].name,
+        drafts=("heads",),
+        temperature=settings.temperature,
+        max_new_tokens=settings.max_new_tokens,
+        seed=settings.seed,
+    )
+    asked = bench.asked(bench.spread(questions, settings.limit or None))
+    plan = {row["name"]: heads_race.plan_of(row, steps, rates) for row in rows}
+    file = partial and partial.with_name(partial.name.replace(".partial.", ".race.partial."))
+    speed = heads_race.race(found, rows, plan, asked, shared, tokenizer, file, progress)
+    return {
+        "version": VERSION,
+        "config": config,
+        "machine": machine,
+        "step_seconds": steps,
+        "context_rates": [float(rate) for rate in rates],
+        "heads": rows,
+        "bench": speed,
+        "summary": [_flat(row, speed) for row in rows],
+    }
+
+
+def _counted(each: Contestant, held_out: TokenSet, settings: CompareSettings) -> dict:
+    """The row of one contestant, as far as no clock is needed."""
+    counted = contestants.count(each, held_out, settings.nodes)
+    middle = counted.trees[sorted(settings.nodes)[len(settings.nodes) // 2 - 1]]
+    return {
+        "name": each.name,
+        **contestants.learned(each.name),
+        "candidates": settings.candidates,
+        "adapted_base": bool(getattr(each.base, "adapters", None)),
+        "held_out_positions": counted.texts.answer_tokens,
+        "top1": counted.accuracy[:, 0].tolist(),
+        "top5": counted.accuracy[:, :5].sum(axis=1).tolist(),
+        "tokens_per_step": {str(n): value for n, value in counted.tokens_per_step().items()},
+        "trees": [[list(path) for path in tree.choices] for tree in counted.trees.values()],
+        "shares": [[list(path), share] for path, share in list(counted.shares.share.items())[:64]],
+        "checked": {"nodes": middle.size - 1, **contestants.check(each, counted, middle, settings.checked)},
+    }
+
+
+def _step_seconds(each: Contestant, shapes: Mapping[int, Tree], settings: CompareSettings) -> dict:
+    """Seconds of a step by rows; drafts of the largest tree come between, as in decoding."""
+    most = max(*shapes, settings.candidates) + 1
+    falling = [0.5 / (rank + 1) for rank in range(40)]  # any guesses: only the time counts
+    guesses = trees.search([falling] * each.drafter.config.num_heads, most - 1).choices
+    sizes = sorted({n for n in cost.ROWS if n < most} | {most})
+    by_rows = {rows: Tree.from_paths(guesses[: rows - 1]) for rows in sizes}
+    measured = cost.measure(each.base, each.drafter, by_rows, settings.past, settings.cost_repeats)
+    return {STEPS: list(measured.step_seconds)}
+
+
+def _drafts(found, rows: list[dict], shapes: dict, settings: CompareSettings) -> dict:
+    """Seconds to draft each heads' trees and its candidates."""
+    shapes = {
+        row["name"]: {**shapes[row["name"]], settings.candidates: shares_of(row).best(settings.candidates)}
+        for row in rows
+    }
+    seconds = contestants.draft_seconds(found, shapes, settings.past, settings.draft_repeats)
+    return {DRAFTS: {name: {str(n): s for n, s in own.items()} for name, own in seconds.items()}}
+
+
+def _choose(row: dict, steps: list[float], drafts: Mapping[str, float], settings: CompareSettings) -> None:
+    """Add to a row the tree for this machine, with what it should bring."""
+    shares = shares_of(row)
+    smallest = min(map(int, drafts))
+    curve = shares.curve(StepCost(tuple(steps), drafts[str(smallest)]))[: settings.candidates + 1]
+    nodes = 1 + int(curve[1:].argmax())  # at least one, also where no tree pays
+    row["tree"] = [list(path) for path in shares.best(nodes).choices]
+    row["expected_speedup"] = float(curve[nodes])
+
+
+def _flat(row: dict, speed: dict) -> dict:
+    """One row of the table: a number or a word a column."""
+    flat = {"heads": row["name"], "kind": row["kind"], "parameters": row["parameters"]}
+    flat |= {key: row[key] for key in ("megabytes", "positions", "training_seconds")}
+    for name in ("top1", "top5"):
+        flat |= {f"{name}, {place}": value for place, value in enumerate(row[name], 1)}
+    flat |= {f"tokens/step, {nodes} nodes": value for nodes, value in row["tokens_per_step"].items()}
+    flat |= {f"draft ms, {nodes} nodes": value for nodes, value in row["draft_ms"].items()}
+    for each in speed["summary"]:
+        if each["name"].split(" + ")[0] == row["name"]:
+            flat[f"speed-up, {each['acceptance']}{each['name'].removeprefix(row['name'])}"] = each["speedup"]
+    return flat
+
+
+# ---------------------------------------------------------------- command line
+
+
+def parser() -> argparse.ArgumentParser:
+    defaults = CompareSettings(heads=("-",))
+    cli = argparse.ArgumentParser(
+        prog="python -m medusa_core.compare",
+        description="Compare trained heads: size, training, accuracy, tokens a step, draft time, speed.",
+        epilog="Writes artifacts/results/NAME.json. The same command goes on after an interruption.",
+    )
+    cli.add_argument("--heads", nargs="+", help="shipped names or folders (default: all that are shipped)")
+
+    def add(flag: str, words: str, kind=int, **more) -> None:
+        default = getattr(defaults, flag.strip("-").replace("-", "_"))
+        cli.add_argument(flag, type=kind, default=default, help=f"{words} (default: {default})", **more)
+
+    add("--model", '"embedded" or a converted model folder', str)
+    add("--data", "token set whose held-out greedy answers are counted on", str)
+    add("--held-out-positions", "answer tokens of it; 0 for all")
+    add("--nodes", "sizes of trees that tokens/step are counted with", nargs="+")
+    add("--candidates", "guesses that heads offer where the context guesses, too")
+    add("--checked", "texts that are decoded to check the counted tokens/step, for each heads")
+    add("--past", "tokens before the steps that are timed")
+    add("--cost-repeats", "bursts of steps that are timed of each size")
+    add("--draft-repeats", "drafts that are timed of each tree")
+    add("--limit", "questions of the race, taken from every category in turn; 0 for all")
+    add("--max-new-tokens", "length limit of an answer")
+    add("--temperature", "of plain sampling, typical and exact", float)
+    add("--seed", "of the sampling")
+    cli.add_argument("--questions", type=Path, default=ARTIFACTS / "data" / "questions.jsonl",
+                     help="MT-bench .jsonl of the race (default: the 80 of this study)")  # fmt: skip
+    cli.add_argument("--name", default="comparison", help="of the result file (default: %(default)s)")
+    cli.add_argument(
+        "--write-plans", action="store_true", help="put tree.json and plan.json beside the heads"
+    )
+    return cli
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = vars(parser().parse_args(arguments))
+    questions, name, write = (options.pop(key) for key in ("questions", "name", "write_plans"))
+    options["heads"] = options["heads"] or heads.available()
+    try:
+        options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+        settings = CompareSettings(**options)
+        held_out = data.read_tokens(ROOT / settings.data).select("held-out").greedy()
+        held_out = held_out.thin(0, settings.held_out_positions)
+        asked = list(data.read_questions(questions))
+        found = contestants.load(settings.heads, settings.model)
+        partial = ARTIFACTS / "results" / f"{name}.partial.jsonl"
+        tokenizer = text.load_tokenizer(found[0].base.folder)
+        result = compare(settings, found, held_out, asked, tokenizer, partial)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted; the same command goes on.", file=sys.stderr)
+        return 130
+    write_json(partial.with_name(f"{name}.json"), result)
+    for file in (partial, partial.with_name(f"{name}.race.partial.jsonl")):
+        file.unlink(missing_ok=True)
+    if write:
+        write_plans(result)
+    print(table(result))
+    return 0
+
+
+def write_plans(result: dict) -> None:
+    """Put each heads' tree for this machine and its plan beside the heads, where `--tree auto` and `--drafts both`
+    find them.
+    """
+    for row in result["heads"]:
+        folder, tree = heads.resolve(row["name"]), Tree.from_paths(row["tree"])
+        trees.save(tree, folder / answers.TREE_FILE, name=f"machine-{tree.size}-rows")
+        plan = heads_race.plan_of(row, result["step_seconds"], result["context_rates"])
+        measured = {"model": result["config"]["model"], "heads": row["name"], "machine": result["machine"]}
+        plans.save(folder / answers.PLAN_FILE, plan, **measured)
+
+
+def table(result: dict) -> str:
+    """The summary as text, a row a column of it: heads side by side."""
+    columns = list(dict.fromkeys(key for row in result["summary"] for key in row if key != "heads"))
+    return text_table(
+        [{"": key, **{row["heads"]: row.get(key) for row in result["summary"]}} for key in columns]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
