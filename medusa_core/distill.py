@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from medusa_core import ranks
 from medusa_core.batch import Request, Stretch, generate
 from medusa_core.data import DataError, TokenSet, read_prompts, read_questions, write_tokens
 from medusa_core.overlap import overlaps, unique_prompts
@@ -108,32 +109,50 @@ def distill(base, prompts: list[str], settings: Settings, out: Path, batch: int 
     """Answer prompts in batches and write the token set `out` (Parquet); returns it.
 
     exclude: evaluation questions; rows whose prompt repeats one are dropped. An interrupted run leaves a journal
-    beside `out` from which the same call goes on; the result does not depend on interruptions.
+    beside `out` from which the same call goes on; the result does not depend on interruptions. Several processes
+    (ranks.py) share the answers and keep a journal each.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     tokenizer = load_tokenizer(base.folder)
     prompts = unique_prompts(prompts)
     identity = {**asdict(settings), "model": base.folder.name, "prompts": prompts}
     del identity["self_prompts"]  # answers are numbered: a run may be made longer
-    journal = Journal(out.with_suffix(".journal.jsonl"), identity)
-    done = {row["key"] for row in journal.rows}
+    journal = _open_journal(out.with_suffix(".journal.jsonl"), identity)
+    done = {key for keys in ranks.everyones([row["key"] for row in journal.rows]) for key in keys}
     everything = list(requests(tokenizer, base.config.eos_token_ids, prompts, settings))
     todo = [request for request in everything if request.key not in done]
     slots = max((sum(len(s.fed) + s.max_new_tokens for s in r.stretches) for r in todo), default=0)
-    with tqdm(total=len(done) + len(todo), initial=len(done), unit="answer", desc="distilling") as progress:
+    own = ranks.share(todo)
+    bar = {"total": len(journal.rows) + len(own), "initial": len(journal.rows), **ranks.quiet()}
+    with tqdm(unit="answer", desc="distilling", **bar) as progress:
         tokens = sum(len(row["answer_ids"]) for row in journal.rows)
-        for request in generate(base, todo, batch, slots) if todo else ():
+        for request in generate(base, own, batch, slots) if own else ():
             journal.add(finished_row(request))
             tokens += len(journal.rows[-1]["answer_ids"])
             progress.set_postfix(answer_tokens=tokens, refresh=False)
             progress.update()
     journal.close()
-    rows = sorted(journal.rows, key=lambda row: row["key"])[: len(everything)]  # of a longer run
+    made = {row["key"]: row for rows in ranks.everyones(journal.rows) for row in rows}
+    rows = [made[key] for key in sorted(made)][: len(everything)]  # of a longer run
     rows = _usable(rows, tokenizer, settings, exclude)
     metadata = {**asdict(settings), "model": base.folder.name, "given_prompts": len(prompts)}
-    token_set = write_tokens(out, rows, metadata)
+    token_set = ranks.broadcast(write_tokens(out, rows, metadata) if ranks.first() else None)
     journal.path.unlink()
     return token_set
+
+
+def _open_journal(path: Path, identity: dict) -> Journal:
+    """This rank's journal; the first rank's takes over the rows of others that an interruption left."""
+    if ranks.first():
+        journal = Journal(path, identity)
+        for other in ranks.other_paths(path):
+            left = Journal(other, identity)
+            left.close()
+            for row in left.rows:
+                journal.add(row)
+            other.unlink()
+    ranks.barrier()
+    return journal if ranks.first() else Journal(ranks.own_path(path), identity)
 
 
 def _usable(rows: list[dict], tokenizer, settings: Settings, exclude) -> list[dict]:
@@ -189,4 +208,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    ranks.run(main)

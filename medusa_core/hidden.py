@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 from tqdm import tqdm
 
-from medusa_core import files, runtime
+from medusa_core import files, ranks, runtime
 from medusa_core.data import TokenSet
 from medusa_core.losses import NO_TARGET
 from medusa_core.masks import padded
@@ -103,7 +103,8 @@ def compute(base, tokens: TokenSet, dtype: str = "float16", root: Path | None = 
     """Return the base's hidden states over `tokens`, from the disk when they are complete there.
 
     dtype: float16 (finer) or bfloat16 (wider). They are kept in root/hidden-<digest>, `root` being
-    artifacts/cache by default; an interrupted computation continues where it stopped. Raises HiddenError for
+    artifacts/cache by default; an interrupted computation continues where it stopped. Several processes (ranks.py)
+    share the work; the first writes, so their machines must share that folder. Raises HiddenError for
     sequences the model cannot take, states float16 cannot hold, a full disk and a damaged cache.
     """
     if dtype not in DTYPES:
@@ -114,8 +115,11 @@ def compute(base, tokens: TokenSet, dtype: str = "float16", root: Path | None = 
     lengths = np.array([len(answer) for answer in tokens.answer_ids])
     ends = np.cumsum(lengths)
     shape = (int(ends[-1]), base.config.hidden_size)
-    if not (folder / COMPLETE).is_file():
+    if not ranks.broadcast((folder / COMPLETE).is_file()):
         _fill(base, tokens, ends - lengths, folder, shape, DTYPES[dtype])
+    ranks.barrier()
+    if not (folder / STATES).is_file():
+        raise HiddenError(f"{folder / STATES}: no such file; all machines must share {folder.parent}")
     size, expected = (folder / STATES).stat().st_size, shape[0] * shape[1] * DTYPES[dtype].itemsize
     if size != expected:
         raise HiddenError(
@@ -144,28 +148,46 @@ def _check_sequences(base, tokens: TokenSet) -> None:
 
 
 def _fill(base, tokens: TokenSet, starts, folder: Path, shape, dtype) -> None:
-    """Compute what is missing of the states' file; `progress.json` counts the passes that are on the disk."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Compute what is missing of the states' file; `progress.json` counts the passes that are on the disk.
+
+    Every rank computes a pass of each round, and the first one writes them all.
+    """
     passes = _passes([len(p) + len(a) - 1 for p, a in zip(tokens.prompt_ids, tokens.answer_ids, strict=True)])
+    done = ranks.broadcast(_prepare(folder, shape[0] * shape[1] * dtype.itemsize) if ranks.first() else None)
+    states = np.memmap(folder / STATES, dtype, "r+", shape=shape) if ranks.first() else None
+    with tqdm(total=shape[0], desc="hidden states", unit="token", mininterval=1, **ranks.quiet()) as bar:
+        bar.update(sum(len(tokens.answer_ids[i]) for rows in passes[:done] for i in rows))
+        for begin in range(done, len(passes), ranks.size()):
+            together = passes[begin : begin + ranks.size()]
+            end = begin + len(together)
+            own = [_answer_states(base, tokens, rows, dtype) for rows in ranks.share(together)]
+            for rows, found in zip(together, ranks.merge(own), strict=True):
+                for i, values in zip(rows, found, strict=True):
+                    if ranks.first():
+                        states[starts[i] : starts[i] + len(values)] = values
+                    bar.update(len(values))
+            saves = end // PASSES_PER_SAVE > begin // PASSES_PER_SAVE or end == len(passes)
+            if saves and ranks.first():
+                states.flush()
+                files.write_json(folder / PROGRESS, {"passes": end})
+    if ranks.first():
+        files.write_json(folder / COMPLETE, {"rows": shape[0], "hidden_size": shape[1], "dtype": dtype.name})
+
+
+def _prepare(folder: Path, size: int) -> int:
+    """Make the states' file of `size` bytes where there is none; returns how many passes are on the disk."""
+    folder.mkdir(parents=True, exist_ok=True)
     path, progress = folder / STATES, folder / PROGRESS
     done = json.loads(progress.read_text())["passes"] if progress.is_file() and path.is_file() else 0
     if not done:
-        _reserve(path, shape[0] * shape[1] * dtype.itemsize)
-    states = np.memmap(path, dtype, "r+", shape=shape)
-    with tqdm(total=shape[0], desc="hidden states", unit="token", mininterval=1) as bar:
-        for number, rows in enumerate(passes):
-            answers = [tokens.answer_ids[i] for i in rows]
-            if number >= done:
-                hidden = _forward(
-                    base, [np.concatenate([tokens.prompt_ids[i], tokens.answer_ids[i]])[:-1] for i in rows]
-                )
-                for i, answer, values in zip(rows, answers, hidden, strict=True):
-                    states[starts[i] : starts[i] + len(answer)] = _narrowed(values[-len(answer) :], dtype)
-            bar.update(sum(map(len, answers)))
-            if number >= done and ((number + 1) % PASSES_PER_SAVE == 0 or number == len(passes) - 1):
-                states.flush()
-                files.write_json(progress, {"passes": number + 1})
-    files.write_json(folder / COMPLETE, {"rows": shape[0], "hidden_size": shape[1], "dtype": dtype.name})
+        _reserve(path, size)
+    return done
+
+
+def _answer_states(base, tokens: TokenSet, rows: np.ndarray, dtype) -> list[np.ndarray]:
+    """States (A, d) that the base chose the A tokens of each of the answers `rows` from, from one pass."""
+    hidden = _forward(base, [np.concatenate([tokens.prompt_ids[i], tokens.answer_ids[i]])[:-1] for i in rows])
+    return [_narrowed(values[-len(tokens.answer_ids[i]) :], dtype) for i, values in zip(rows, hidden)]
 
 
 def _reserve(path: Path, size: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 COMPILER_FIX = "install g++ (Debian: apt install g++; conda: conda install gxx)"
 HEADERS_FIX = f"install Python's headers (Debian: apt install python{sysconfig.get_python_version()}-dev)"
+MPI_FIX = "install OpenMPI (Debian: apt install openmpi-bin libopenmpi-dev)"
 
 CUDA_PROBE = """
 import ctypes

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import shutil
 import signal
 import ssl
 import sys
@@ -64,7 +65,7 @@ def set_seed(seed: int) -> None:
     """Seed Python's, NumPy's and Jittor's generators alike."""
     import jittor as jt
 
-    jt.set_global_seed(seed)
+    jt.set_global_seed(seed, different_seed_for_mpi=False)
 
 
 @contextlib.contextmanager
@@ -109,9 +110,11 @@ def set_environment(home: Path) -> None:
     cpu_only = env.get("nvcc_path") == "" or not machine.gpu_present()
     env["nvcc_path"] = "" if cpu_only else machine.cuda_compiler()
     # Jittor would compile and initialise MPI in every process of a machine that has OpenMPI.
-    env["use_mpi"] = "1" if "OMPI_COMM_WORLD_SIZE" in env else "0"
-    ranks = int(env.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1"))
-    env.setdefault("OMP_NUM_THREADS", str(max(1, machine.cores() // ranks)))
+    env["use_mpi"] = "1" if _started_by_mpirun() else "0"
+    # mpirun either gives each process cores of its own, or lets those of a machine share all.
+    bound = "OMPI_MCA_orte_bound_at_launch" in env
+    sharing = 1 if bound else int(env.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1"))
+    env.setdefault("OMP_NUM_THREADS", str(max(1, machine.cores() // sharing)))
     env.setdefault("use_parallel_op_compiler", str(min(16, machine.cores())))
     env.setdefault("log_silent", "1")
     env.setdefault("cache_name", "medusa")  # otherwise the cache changes with the git branch
@@ -119,6 +122,20 @@ def set_environment(home: Path) -> None:
     for library in ("use_nccl", "use_cutt", "use_cutlass"):  # each would be downloaded
         env.setdefault(library, "0")
     env.setdefault("conv_opt", "1")  # CUDA without cuDNN: nothing here convolves
+
+
+def _started_by_mpirun() -> bool:
+    """Whether this is one of several processes; raises RuntimeError where Jittor cannot connect them."""
+    if "OMPI_COMM_WORLD_SIZE" in os.environ:
+        if not shutil.which(os.environ.get("mpicc_path") or "mpicc"):
+            raise RuntimeError(f"mpirun started this process, but there is no mpicc: {machine.MPI_FIX}")
+        return True
+    if int(os.environ.get("PMI_SIZE", "1")) > 1:  # set by MPICH, Intel MPI and Slurm
+        raise RuntimeError(
+            "this is one of several processes that OpenMPI's mpirun did not start: each would do all the work; "
+            f"use that mpirun ({machine.MPI_FIX}), or start one process"
+        )
+    return False
 
 
 def _write_python_config(home: Path) -> Path:
@@ -192,6 +209,7 @@ def _import_jittor(home: Path) -> None:
 def ready_stamp(utils: ModuleType) -> Path:
     """The file that says that Jittor's core is compiled for the environment as it is set."""
     kind = f"{'cuda' if os.environ['nvcc_path'] else 'cpu'}-mkl{os.environ['use_mkl']}"
+    kind += "-mpi" if os.environ["use_mpi"] == "1" else ""
     return Path(utils.cache_path) / f"medusa-{kind}.ready"
 
 

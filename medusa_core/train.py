@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Iterator
 
 import numpy as np
 
-from medusa_core import heads, hidden, runtime
+from medusa_core import heads, hidden, ranks, runtime
 from medusa_core.config import RECURRENT_KINDS, HeadsConfig
 from medusa_core.data import TokenSet
 from medusa_core.hidden import Batch, HiddenStates
@@ -22,6 +21,7 @@ from medusa_core.train_loop import (
     command,
     finished,
     loop,
+    parts,
     remove_checkpoints,
     update,
 )
@@ -49,8 +49,10 @@ def train(config: TrainConfig, base, data: TokenSet, resume: bool = False) -> di
     unseen = hidden.compute(base, data.select("held-out"), config.hidden_dtype)
     history = fit(model, seen, unseen, config, resume)
     header = {"config": dataclasses.asdict(config), "held_out": history["held_out"][-1]}
-    heads.save(runtime.ROOT / config.out, model, header)
-    remove_checkpoints(config)
+    if ranks.first():
+        heads.save(runtime.ROOT / config.out, model, header)
+        remove_checkpoints(config)
+    ranks.barrier()
     return history
 
 
@@ -121,7 +123,7 @@ def evaluate(model, states: HiddenStates, config: TrainConfig) -> dict:
     The loss is the cross-entropy to the tokens that came, whatever was trained on; accuracies count targets
     outside the draft vocabulary as misses.
     """
-    sums = [result.sums() for result in _losses(model, states, config)]
+    sums = ranks.merge([result.sums() for result in _losses(model, states, config)])
     check_finite(sums, "evaluation")
     return averages(sums, config.decay, ranks=True)
 
@@ -131,15 +133,15 @@ def target_ranks(model, states: HiddenStates, config: TrainConfig) -> np.ndarray
 
     The size of the heads' vocabulary stands for a token that is not in it, or that the text ended before.
     """
-    ranks = []
+    found = []
     for result in _losses(model, states, config):
         rows = result.targets[0] != NO_TARGET  # padding of the last batch, and the last token of a text
-        ranks.append(result.rank.numpy()[:, rows].T)
-    return np.concatenate(ranks)
+        found.append(result.rank.numpy()[:, rows].T)
+    return np.concatenate(ranks.merge(found))
 
 
 def _losses(model, states: HiddenStates, config: TrainConfig) -> Iterator[HeadLoss]:
-    """The loss of evenly spread blocks, batch by batch."""
+    """The loss of evenly spread blocks, batch by batch; this rank's share of the batches."""
     blocks = len(states.tokens) // config.block
     if not blocks:
         raise TrainError(f"{len(states.tokens)} held-out positions are less than a block of {config.block}")
@@ -147,16 +149,16 @@ def _losses(model, states: HiddenStates, config: TrainConfig) -> Iterator[HeadLo
     chosen = np.linspace(0, blocks - 1, wanted).astype(int)
     size = config.batch_positions // config.micro_batches
     with jt.no_grad():
-        for first in range(0, len(chosen), size // config.block):
+        for first in ranks.share(range(0, len(chosen), size // config.block)):
             numbers = chosen[first : first + size // config.block]
             batch = states.batch(numbers, config.block, model.config.num_heads, size)
             yield model.loss(batch, None, config.decay, 0.0)
 
 
 def _micro_batches(states: HiddenStates, numbers: np.ndarray, config: TrainConfig) -> list[Batch]:
-    size = config.batch_positions // config.micro_batches
-    parts = np.split(numbers, config.micro_batches)
-    return [states.batch(part, config.block, config.num_heads, size) for part in parts]
+    count = parts(config)
+    own, size = ranks.share(np.split(numbers, count)), config.batch_positions // count
+    return [states.batch(part, config.block, config.num_heads, size) for part in own]
 
 
 def _state_size(config: Training, hidden_size: int) -> int | None:
@@ -199,4 +201,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ranks.run(main)

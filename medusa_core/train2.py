@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 
 import numpy as np
 
-from medusa_core import heads, hidden, lora, losses, runtime, train, train_loop, windows
+from medusa_core import heads, hidden, lora, losses, ranks, runtime, train, train_loop, windows
 from medusa_core.data import TokenSet
 from medusa_core.hidden import Batch
 from medusa_core.lora import Adapters, LoraConfig
@@ -136,9 +135,11 @@ def train_jointly(config: Train2Config, base, data: TokenSet, resume: bool = Fal
     finally:
         base.adapt(None)
     header = {"config": dataclasses.asdict(config), "held_out": history["held_out"][-1]}
-    lora.save(out / heads.ADAPTERS_FILE, adapters, base.folder, header)
-    heads.save(out, drafter, header)
-    train_loop.remove_checkpoints(config)
+    if ranks.first():
+        lora.save(out / heads.ADAPTERS_FILE, adapters, base.folder, header)
+        heads.save(out, drafter, header)
+        train_loop.remove_checkpoints(config)
+    ranks.barrier()
     return history
 
 
@@ -168,7 +169,7 @@ def fit(
 
     key: digest of base and data, for checkpoints. Raises TrainError when a loss is no number, naming the step.
     """
-    per_step = config.batch_positions // config.block
+    per_step, parts = config.batch_positions // config.block, train_loop.parts(config)
     total = max(1, int(config.epochs * len(seen)) // per_step)
     parameters = model.state_dict()
     rates = {name: config.heads_rate for name in parameters if name.startswith("heads.")}
@@ -177,7 +178,8 @@ def fit(
     def update(step: int, lr: float) -> dict:
         model.heads_scale = heads_scale(config.recipe, step, total)
         numbers = train_loop.block_numbers(config.seed, step, per_step, len(seen))
-        batches = [_batch(model, seen, part, config) for part in np.split(numbers, config.micro_batches)]
+        own = ranks.share(np.split(numbers, parts))
+        batches = [_batch(model, seen, part, config, parts) for part in own]
         return train_loop.update(model, optimizer, batches, lr, config, step + 1, LANGUAGE)
 
     task = train_loop.Task(
@@ -199,9 +201,10 @@ def evaluate(model: Joint, laid: Windows, config: Train2Config) -> dict:
     size = config.batch_positions // config.micro_batches // config.block
     sums = []
     with jt.no_grad():
-        for first in range(0, wanted, size):
-            batch = _batch(model, laid, chosen[first : first + size], config)
+        for first in ranks.share(range(0, wanted, size)):
+            batch = _batch(model, laid, chosen[first : first + size], config, config.micro_batches)
             sums.append(model.loss(batch, None, config.decay, 0.0).sums())
+    sums = ranks.merge(sums)
     train_loop.check_finite(sums, "evaluation", LANGUAGE)
     return averages(sums, config.decay, ranks=True)
 
@@ -226,8 +229,8 @@ def averages(sums: list[dict], decay: float, ranks: bool = False) -> dict:
     return {**{n: float(v) for n, v in entry.items()}, **train_loop.averages(own, decay, ranks)}
 
 
-def _batch(model: Joint, laid: Windows, numbers: np.ndarray, config: Train2Config) -> WindowBatch:
-    size = config.batch_positions // config.micro_batches // config.block
+def _batch(model: Joint, laid: Windows, numbers: np.ndarray, config: Train2Config, parts: int) -> WindowBatch:
+    size = config.batch_positions // parts // config.block
     return laid.batch(numbers, model.config.num_heads, size, model.base.config.sliding_window)
 
 
@@ -251,4 +254,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ranks.run(main)

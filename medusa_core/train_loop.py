@@ -2,6 +2,9 @@
 
 Every batch is a function of the seed and the step alone, and nothing else is random: these two numbers are
 the random state and data position of a checkpoint, and a resumed run computes the bits of an unbroken one.
+
+Several processes (ranks.py) share the positions of every update and add up their gradients, so that all make the
+same update; the first one writes.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from medusa_core import checkpoint, files, runtime
+from medusa_core import checkpoint, files, ranks, runtime
 from medusa_core.data import read_tokens
 from medusa_core.losses import head_weights, learned_counts
 from medusa_core.train_config import TrainError, Training
@@ -55,17 +58,17 @@ def loop(task: Task, config: Training, resume: bool) -> dict:
     holds checkpoints that are not resumed, or those of other settings.
     """
     folder, total = runtime.ROOT / config.run, task.total
-    state = {"step": 0, "recent": [], "history": {"steps": total, "train": [], "held_out": []}}
-    if found := checkpoints(folder):
-        if not resume:
-            raise TrainError(f"{folder} holds checkpoints: resume that run, delete them or name another run")
-        state = _restore(found[-1], task, config)
+    state = ranks.broadcast(_begin(folder, task, config, resume) if ranks.first() else None)
+    _align(task)
     history, recent = state["history"], state["recent"]
     began = time.perf_counter() - (history["train"][-1]["seconds"] if history["train"] else 0.0)
     if not history["held_out"]:
         history["held_out"].append({"step": 0, **task.evaluate()})
     start = state["step"]
-    with tqdm(total=total, initial=start, desc=f"train {config.kind}", unit="step", mininterval=1) as bar:
+    bar = tqdm(
+        total=total, initial=start, desc=f"train {config.kind}", unit="step", mininterval=1, **ranks.quiet()
+    )
+    with bar:
         for step in range(start, total):
             lr = learning_rate(step, total, config.learning_rate, config.warmup_steps, config.final_ratio)
             recent.append(task.update(step, lr))
@@ -79,10 +82,13 @@ def loop(task: Task, config: Training, resume: bool) -> dict:
             if done % config.eval_every == 0 or last:
                 history["held_out"].append({"step": done, **task.evaluate()})
             if done % config.checkpoint_every == 0 and not last:
-                _save(folder, {"step": done, "recent": recent, "history": history}, task, config)
+                if ranks.first():
+                    _save(folder, {"step": done, "recent": recent, "history": history}, task, config)
+                _align(task)
             bar.update()
     history |= {"config": dataclasses.asdict(config), "data": task.key}
-    files.write_json(folder / HISTORY, history)
+    if ranks.first():
+        files.write_json(folder / HISTORY, history)
     return history
 
 
@@ -91,6 +97,10 @@ def finished(config: Training, key: str, weights: Path) -> dict | None:
 
     weights: the file of its heads, which must still be those of this run.
     """
+    return ranks.broadcast(_finished(config, key, weights) if ranks.first() else None)
+
+
+def _finished(config: Training, key: str, weights: Path) -> dict | None:
     path = runtime.ROOT / config.run / HISTORY
     if not (path.is_file() and weights.is_file()):
         return None
@@ -117,13 +127,24 @@ def _shuffle(seed: int, epoch: int, blocks: int) -> np.ndarray:
 # ---------------------------------------------------------------- an update
 
 
+def parts(config: Training) -> int:
+    """Return in how many parts all ranks together compute an update; raises TrainError where that does not go."""
+    count = config.micro_batches * ranks.size()
+    if config.batch_positions % (count * config.block):
+        raise TrainError(
+            f"batch_positions {config.batch_positions} is not a multiple of {ranks.size()} processes "
+            f"x micro_batches {config.micro_batches} x block {config.block}"
+        )
+    return count
+
+
 def update(model, optimizer: AdamW, batches: list, lr: float, config: Training, step: int, before=()) -> dict:
     """One update; returns its `HeadLoss.sums` added up, and the norm of the gradient before clipping.
 
-    before: names of the losses that come before the heads'.
+    batches: those of this rank. before: names of the losses that come before the heads'.
     """
     # Means are over the whole update, so that it does not depend on how it is split.
-    counts = sum(learned_counts(model.targets(batch)) for batch in batches)
+    counts = sum(ranks.everyones(sum(learned_counts(model.targets(batch)) for batch in batches)))
     parameters = optimizer.parameters
     settings = {name: getattr(config, name) for name in model.LOSS_SETTINGS}
     gradients, sums = {}, []
@@ -133,6 +154,7 @@ def update(model, optimizer: AdamW, batches: list, lr: float, config: Training, 
             gradients[name] = gradients[name] + gradient if name in gradients else gradient
         jt.sync([*gradients.values(), result.rows, result.rank])
         sums.append(result.sums())
+    sums, gradients = ranks.merge(sums), ranks.summed(gradients)
     check_finite(sums, f"step {step}", before)
     norm = global_norm(gradients)
     if not np.isfinite(norm):
@@ -185,12 +207,41 @@ def remove_checkpoints(config: Training) -> None:
         path.unlink()
 
 
+def _begin(folder: Path, task: Task, config: Training, resume: bool) -> dict:
+    """Return the state to go on from, its weights loaded: that of the last checkpoint, or of step 0."""
+    found = checkpoints(folder)
+    if not found:
+        return {"step": 0, "recent": [], "history": {"steps": task.total, "train": [], "held_out": []}}
+    if not resume:
+        raise TrainError(f"{folder} holds checkpoints: resume that run, delete them or name another run")
+    return _restore(found[-1], task, config)
+
+
+def _align(task: Task) -> None:
+    """Give all ranks the first one's weights and moments: at the start, and where a resumed run would start.
+
+    Equal processors compute equal bits; others would drift apart.
+    """
+    if ranks.size() > 1:
+        tensors, updates = ranks.broadcast((_tensors(task), task.optimizer.updates))
+        _load(task, tensors, updates)
+
+
+def _tensors(task: Task) -> dict[str, np.ndarray]:
+    parameters = {f"p/{name}": value.numpy() for name, value in task.model.state_dict().items()}
+    return {**parameters, **task.optimizer.tensors()}
+
+
+def _load(task: Task, tensors: dict[str, np.ndarray], updates: int) -> None:
+    task.model.load_tensors({name: tensors[f"p/{name}"] for name in task.model.state_dict()})
+    task.optimizer.load_tensors(tensors, updates)
+
+
 def _save(folder: Path, state: dict, task: Task, config: Training) -> None:
     """Write a checkpoint; it and the one before it are kept."""
-    tensors = {f"p/{name}": value.numpy() for name, value in task.model.state_dict().items()}
     settings = {"config": dataclasses.asdict(config), "data": task.key, "updates": task.optimizer.updates}
     path = folder / f"checkpoint-{state['step']:08d}.safetensors"
-    checkpoint.save(path, {**tensors, **task.optimizer.tensors()}, {**state, **settings})
+    checkpoint.save(path, _tensors(task), {**state, **settings})
     for old in checkpoints(folder)[:-2]:
         old.unlink()
 
@@ -209,8 +260,7 @@ def _restore(path: Path, task: Task, config: Training) -> dict:
     shapes = {name: tuple(value.shape) for name, value in task.model.state_dict().items()}
     expected = {f"{kind}/{name}": shape for kind in "pmv" for name, shape in shapes.items()}
     checkpoint.require(tensors, expected, str(path))
-    task.model.load_tensors({name: tensors[f"p/{name}"] for name in shapes})
-    task.optimizer.load_tensors(tensors, header["updates"])
+    _load(task, tensors, header["updates"])
     return {name: header[name] for name in ("step", "recent", "history")}
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from medusa_core.config import ModelConfig
 from medusa_core.data import TokenSet
+from medusa_core.files import write_json
 
 
 class FakeBase:
@@ -29,7 +30,7 @@ class FakeBase:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256(self.embedding.tobytes()).hexdigest()
-        (self.folder / "manifest.json").write_text(f'{{"sha256": "{digest}"}}')
+        write_json(self.folder / "manifest.json", {"sha256": digest})  # whole, whoever else writes it
         self.passes = 0
 
     def __call__(self, ids, positions, mask):

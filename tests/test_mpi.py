@@ -1,0 +1,121 @@
+"""Several processes: they train, distil and measure what one does, and one that fails ends all."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mpi_jobs
+import numpy as np
+import pytest
+
+from medusa_core import checkpoint, machine, train_loop
+from medusa_core import heads as kinds
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("mpirun") and shutil.which("mpicc")), reason=f"no mpirun or mpicc: {machine.MPI_FIX}"
+)
+
+# Two processes may have one core here, so those that wait must give it away; root is who runs in containers.
+MPIRUN = ["mpirun", "-np", "2", "--oversubscribe", "--allow-run-as-root", "--bind-to", "none"]
+MPIRUN += ["--mca", "mpi_yield_when_idle", "1"]
+    "mpirun",
+    "--oversubscribe",
+    "--allow-run-as-root",
+    "--bind-to",
+    "none",
+    "--mca",
+    "mpi_yield_when_idle",
+    "1",
+    "-np",
+    "2",
+]
+
+
+def together(job: str, folder: Path) -> subprocess.CompletedProcess:
+    """Let two processes do a job of mpi_jobs.py."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [*MPIRUN, sys.executable, str(ROOT / "tests" / "mpi_jobs.py"), job, str(folder)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def curves(tmp_path_factory):
+    """Folder of what two processes trained."""
+    folder = tmp_path_factory.mktemp("curves")
+    done = together("curves", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def tensors(folder: Path) -> dict[str, np.ndarray]:
+    found = {}
+    for path in sorted((folder / "heads").glob("*.safetensors")):
+        found |= checkpoint.load(path)[0]
+    return found
+
+
+def history(folder: Path) -> dict:
+    """Numbers of a training's history, clock and settings left out."""
+    told = json.loads((folder / "run" / "history.json").read_text())
+    return {
+        key: [{name: value for name, value in entry.items() if name != "seconds"} for entry in told[key]]
+        for key in ("train", "held_out")
+    }
+
+
+def same_bits(one: Path, two: Path) -> bool:
+    first, second = tensors(one), tensors(two)
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+# ---------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize("name, job", [("heads alone", mpi_jobs.heads), ("joint", mpi_jobs.joint)])
+def test_two_processes_give_the_bits_of_one_that_computes_updates_in_two_parts(curves, tmp_path, name, job):
+    job(tmp_path, micro_batches=2)
+    assert same_bits(tmp_path, curves / name)
+    assert history(tmp_path) == history(curves / name)
+
+
+@pytest.mark.parametrize("name, job", [("heads alone", mpi_jobs.heads), ("joint", mpi_jobs.joint)])
+def test_two_processes_give_the_loss_curve_of_one(curves, tmp_path, name, job):
+    """Sums of float32 in another order: 1e-7 of a gradient, which some hundred updates carry on."""
+    job(tmp_path)
+    one, two = history(tmp_path), history(curves / name)
+    assert one["train"][-1]["loss"] < one["train"][0]["loss"]
+    for key in ("train", "held_out"):
+        losses = [[entry["loss"] for entry in own[key]] for own in (one, two)]
+        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+
+def test_hidden_states_are_those_of_one_process(curves, tmp_path):
+    mpi_jobs.heads(tmp_path)
+    folders = [sorted((root / "cache").iterdir()) for root in (tmp_path, curves / "heads alone")]
+    assert [path.name for path in folders[0]] == [path.name for path in folders[1]] and len(folders[0]) == 2
+    for one, two in zip(*folders):
+        assert (one / "states.bin").read_bytes() == (two / "states.bin").read_bytes()
+
+
+def test_a_killed_process_ends_the_job_and_a_resumed_one_gives_the_bits_of_an_unbroken_one(curves, tmp_path):
+    killed = together("stopping", tmp_path)
+    assert killed.returncode != 0
+    assert "exited on signal 9 (Killed)" in killed.stderr and "--resume" in killed.stderr
+    left = train_loop.checkpoints(tmp_path / "run")
+    assert [path.stem for path in left] == ["checkpoint-00000020", "checkpoint-00000030"]
+    assert checkpoint.load(left[-1])[1]["step"] == 30
+    assert not (tmp_path / "heads" / kinds.WEIGHTS_FILE).exists()
+    resumed = together("resumed", tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert same_bits(tmp_path, curves / "heads alone")
+    assert history(tmp_path) == history(curves / "heads alone")
+
+
+def test_an_error_of_one_process_ends_the_others_that_wait_for_it(tmp_path):
+    failed = together("failing", tmp_path)
+    assert failed.returncode == 1
+    assert "ValueError: this rank's disk is full" in failed.stderr and "rank 1 failed" in failed.stderr
