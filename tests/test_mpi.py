@@ -22,17 +22,6 @@ pytestmark = pytest.mark.skipif(
 # Two processes may have one core here, so those that wait must give it away; root is who runs in containers.
 MPIRUN = ["mpirun", "-np", "2", "--oversubscribe", "--allow-run-as-root", "--bind-to", "none"]
 MPIRUN += ["--mca", "mpi_yield_when_idle", "1"]
-    "mpirun",
-    "--oversubscribe",
-    "--allow-run-as-root",
-    "--bind-to",
-    "none",
-    "--mca",
-    "mpi_yield_when_idle",
-    "1",
-    "-np",
-    "2",
-]
 
 
 def together(job: str, folder: Path) -> subprocess.CompletedProcess:
