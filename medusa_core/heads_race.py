@@ -37,15 +37,14 @@ def race(
     players, modes = {}, []
     for each, row in zip(found, rows, strict=True):
         plain = f"{PLAIN} {each.name}" if row["adapted_base"] else PLAIN
-        own = {
-            plain: Drafting(),
-            bench.mode_name(each.name, "heads"): Drafting(each.drafter, Tree.from_paths(row["tree"])),
-            bench.mode_name(each.name, "both"): Drafting(each.drafter, None, plans[each.name]),
-        }
-        players |= {name: bench.Player(each.base, drafting) for name, drafting in own.items()}
+        players[plain] = bench.Player(each.base, Drafting())
         named = replace(shared, heads=each.name)
-        modes += bench.modes(named, plain)
-        modes += bench.modes(replace(named, drafts=("both",), acceptance=("greedy",)), plain)
+        by_plan = replace(named, drafts=("both",), acceptance=("greedy",))
+        tree = Drafting(each.drafter, Tree.from_paths(row["tree"]))
+        for asks, drafting in ((named, tree), (by_plan, Drafting(each.drafter, None, plans[each.name]))):
+            own = bench.modes(asks, plain)
+            players |= {mode.name: bench.Player(each.base, drafting) for mode in own if mode.drafts}
+            modes += own
     modes = list(dict.fromkeys(modes))  # heads of the same base share its plain decoding
     config = {**asdict(shared), "heads": [row["name"] for row in rows], "questions": asked, "rows": rows}
     result = bench.play(players, modes, asked, shared, tokenizer, config, partial, progress)
