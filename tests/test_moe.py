@@ -110,6 +110,16 @@ def test_losses_add_up_and_padding_does_not_count():
     assert again == pytest.approx(whole, rel=1e-5)
 
 
+def test_the_parts_of_an_update_count_the_router_losses_once():
+    model, _ = made()
+    part = batch()
+    own = (model.targets(part) >= 0).sum(axis=1)
+    weights = {"balance_weight": 0.5, "z_weight": 0.25}
+    whole = model.loss(part, own, 0.8, 0.0, **weights).loss.item()
+    third = model.loss(part, 3 * own, 0.8, 0.0, **weights).loss.item()
+    assert 3 * third == pytest.approx(whole, rel=1e-5)
+
+
 def gradients(model, **weights):
     parameters = model.state_dict()
     loss = model.loss(batch(), None, 0.8, 0.0, **weights).loss

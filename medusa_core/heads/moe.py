@@ -13,6 +13,7 @@ import numpy as np
 from medusa_core import runtime
 from medusa_core.config import HeadsConfig
 from medusa_core.heads.medusa import MedusaHeads, packed_lm_heads
+from medusa_core.losses import learned_counts
 
 runtime.start()
 import jittor as jt
@@ -85,15 +86,18 @@ class MoeHeads(MedusaHeads):
 
         balance = E sum_i F_i P_i (Switch, equations 4 to 6): F_i the share of the choices that fell on expert i, P_i
         its mean probability, so that 1 is perfect balance; z = mean of logsumexp(router logits)^2 (ST-MoE, 2202.08906).
-        Means are over the positions that have a target in any head; heads are averaged. Returns HeadLoss.
+        Means are over the positions that have a target in any head; heads are averaged. A part of an update weighs
+        by its share of the targets, and balances its own positions, as Switch's devices do. Returns HeadLoss.
         """
         result = super().loss(batch, counts, decay, teacher_weight)
         if not (balance_weight or z_weight):
             return result
-        balance, z = self.router_losses(
-            self.routing(jt.array(batch.hidden)), self.targets(batch).max(axis=0) >= 0
+        targets = self.targets(batch)
+        balance, z = self.router_losses(self.routing(jt.array(batch.hidden)), targets.max(axis=0) >= 0)
+        part = 1.0 if counts is None else float(learned_counts(targets).sum() / max(np.sum(counts), 1))
+        return dataclasses.replace(
+            result, loss=result.loss + part * balance_weight * balance + part * z_weight * z
         )
-        return dataclasses.replace(result, loss=result.loss + balance_weight * balance + z_weight * z)
 
     def router_losses(self, routing, counted: np.ndarray):
         """Balance and z loss of router logits (K, N, E) over the positions `counted` (N,) bool."""
