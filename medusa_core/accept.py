@@ -12,6 +12,17 @@ import numpy as np
 
 from medusa_core.tree import Tree
 
+REASONS = (
+    "root",
+    "accepted",
+    "shorter path",
+    "less likely path",
+    "same tokens",
+    "rejected",
+    "parent rejected",
+    "empty",
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
@@ -22,8 +33,8 @@ class Verdict:
     probability (n,): the base's probability of each node given its parent; NaN where the walk never asked.
     threshold (n,): what the probability had to exceed; NaN where the criterion has none.
     accepted (n,) bool: the node and all its ancestors passed.
-    reason (n,): "root", "accepted" (on the path), "shorter path" or "less likely path" (passed, but another
-    path won), "rejected", "parent rejected", "empty".
+    reason (n,): one of REASONS: "root", "accepted" (on the path), "shorter path", "less likely path" or "same
+    tokens" (passed, but another path won), "rejected", "parent rejected", "empty".
     """
 
     path: tuple[int, ...]
@@ -65,26 +76,44 @@ def typical(
     is the argmax after the path. Medusa paper, section 2.3.1. Raises ValueError for temperature 0.
     """
     tokens, logits = _as_list(tree, tokens, "tokens"), _checked_logits(tree, logits)
-    passed = [True] + [False] * (tree.size - 1)
-    probability, threshold = [1.0] + [np.nan] * (tree.size - 1), [0.0] + [np.nan] * (tree.size - 1)
-    score = [(0, 0.0)] * tree.size  # (length, sum of log p) of the path that ends here
-    winner = 0
+
+    def ask(parent: int) -> tuple[float, list[float]]:
+        return _read_below(tree, tokens, parent, logits[parent], temperature)
+
+    return _typical(tree, tokens, ask, lambda node: int(np.argmax(logits[node])), epsilon, delta)
+
+
+def typical_again(
+    tree: Tree, tokens, probability, entropy, best, epsilon: float = 0.09, delta: float = 0.3
+) -> Verdict:
+    """Typical acceptance from what `read_logits` kept of the logits (n, V), so that no model is needed.
+
+    probability (n,) of each node given its parent and entropy (n,) after each node, both at the temperature in
+    question; best (n,) the base's argmax after each node.
+    """
+    tokens, best = _as_list(tree, tokens, "tokens"), _as_list(tree, best, "best")
+    probability = _as_list(tree, probability, "probability")
+    entropy = _as_list(tree, entropy, "entropy")
+
+    def ask(parent: int) -> tuple[float, list[float]]:
+        return entropy[parent], [probability[child] for child in tree.children[parent]]
+
+    return _typical(tree, tokens, ask, best.__getitem__, epsilon, delta)
+
+
+def read_logits(tree: Tree, tokens, logits, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+    """What typical acceptance needs of logits (n, V) at a temperature, for every node, asked or not.
+
+    Returns the probability (n,) of each node given its parent, 1 for the root, and the entropy (n,) in nats of the
+    next token after each node. Raises ValueError for temperature 0.
+    """
+    tokens, logits = _as_list(tree, tokens, "tokens"), _checked_logits(tree, logits)
+    probability, entropy = np.ones(tree.size), np.empty(tree.size)
     for parent, children in enumerate(tree.children):
-        if not (passed[parent] and children):
-            continue  # a softmax over the vocabulary is only worth its time below an accepted node
-        weights, scaled = _softmax(logits[parent], temperature)
-        total = float(weights.sum())
-        entropy = np.log(total) - float(np.dot(weights, scaled)) / total
-        bar = min(epsilon, delta * float(np.exp(-entropy)))
-        for node in children:
-            p = float(weights[tokens[node]]) / total if tokens[node] >= 0 else 0.0
-            probability[node], threshold[node] = p, bar
-            passed[node] = p > bar
-            if passed[node]:
-                score[node] = (score[parent][0] + 1, score[parent][1] + float(np.log(p)))
-                winner = max(winner, node, key=score.__getitem__)  # the first of equals stays
-    next_token = int(np.argmax(logits[winner]))
-    return _verdict(tree, tokens, passed, winner, next_token, probability, threshold, "less likely path")
+        entropy[parent], probability[list(children)] = _read_below(
+            tree, tokens, parent, logits[parent], temperature
+        )
+    return probability, entropy
 
 
 def exact(tree: Tree, tokens, logits, temperature: float, rng: np.random.Generator) -> Verdict:
@@ -116,6 +145,35 @@ def sample(logits, temperature: float, rng: np.random.Generator) -> int:
     """Draw one token from softmax(logits (V,) / temperature), using exactly one uniform number of `rng`."""
     weights, _ = _softmax(_as_float(logits), temperature)
     return _draw(weights, rng)[0]
+
+
+def _read_below(tree: Tree, tokens: list, parent: int, row, temperature: float) -> tuple[float, list[float]]:
+    """Entropy of softmax(row (V,) / temperature) in nats, and the probability of each child of `parent`."""
+    weights, scaled = _softmax(row, temperature)
+    total = float(weights.sum())
+    entropy = float(np.log(total)) - float(np.dot(weights, scaled)) / total
+    below = [tokens[child] for child in tree.children[parent]]
+    return entropy, [float(weights[token]) / total if token >= 0 else 0.0 for token in below]
+
+
+def _typical(tree: Tree, tokens: list, ask, best, epsilon: float, delta: float) -> Verdict:
+    """The walk of typical acceptance; ask(parent) and best(node) are called only where it gets to."""
+    passed = [True] + [False] * (tree.size - 1)
+    probability, threshold = [1.0] + [np.nan] * (tree.size - 1), [0.0] + [np.nan] * (tree.size - 1)
+    score = [(0, 0.0)] * tree.size  # (length, sum of log p) of the path that ends here
+    winner = 0
+    for parent, children in enumerate(tree.children):
+        if not (passed[parent] and children):
+            continue  # a softmax over the vocabulary is only worth its time below an accepted node
+        entropy, chances = ask(parent)
+        bar = min(epsilon, delta * float(np.exp(-entropy)))
+        for node, p in zip(children, chances):
+            probability[node], threshold[node] = p, bar
+            passed[node] = p > bar
+            if passed[node]:
+                score[node] = (score[parent][0] + 1, score[parent][1] + float(np.log(p)))
+                winner = max(winner, node, key=score.__getitem__)  # the first of equals stays
+    return _verdict(tree, tokens, passed, winner, best(winner), probability, threshold, "less likely path")
 
 
 def _draw(weights: np.ndarray, rng: np.random.Generator) -> tuple[int, float]:

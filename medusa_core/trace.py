@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from medusa_core.files import replacing
-from medusa_core.tree import Tree, TreeError
+from medusa_core.trace_checks import READING_FLOATS, STEP_FLOATS, TraceError, check_trace
+from medusa_core.tree import Tree
 
-VERSION = 2
-SOURCES = ("root", "heads", "context", "both")
+VERSION = 3
 
 
-class TraceError(ValueError):
-    """A trace file that is not JSON, has another version, or lacks or mistypes a key."""
+@dataclass(eq=False)
+class Reading:
+    """What the base model says about the n nodes of a step, so that the step can be decided again without it.
+
+    best (n,) int32: its argmax after each node. logprob (n,): its log-probability of each node given its parent, NaN
+    for the root. entropy (n,): of its next token after each node, in nats. Both are at temperature 1;
+    tempered_probability, tempered_entropy (n,) are the same at the temperature that the trace's settings call
+    "reading_temperature", the probability as such, as typical acceptance compares it.
+    """
+
+    best: np.ndarray
+    logprob: np.ndarray
+    entropy: np.ndarray
+    tempered_probability: np.ndarray
+    tempered_entropy: np.ndarray
 
 
 @dataclass(eq=False)
@@ -30,7 +42,8 @@ class Step:
     node_tokens (n,) int32: root first. node_logprob (n,): the drafter's log-probability of each node given its
     parent. path: accepted node indices, root first. probability, threshold (n,), reason: of accept.Verdict;
     NaN where nothing was asked. length: tokens in the cache before the step. times: seconds of each phase
-    ("verify", "accept", "commit", "draft"). A step of plain decoding has one node.
+    ("verify", "accept", "commit", "draft"). A step of plain decoding has one node. reading: only in traces that were
+    recorded to be decided again (record.py).
     """
 
     tokens: list[int]
@@ -44,6 +57,7 @@ class Step:
     reason: tuple[str, ...]
     length: int
     times: dict[str, float] = field(default_factory=dict)
+    reading: Reading | None = None
 
     @property
     def tree(self) -> Tree:
@@ -55,7 +69,8 @@ class Step:
 class Trace:
     """A recorded generation: prompt ids, steps, settings, and seconds of the prefill.
 
-    texts maps every token id that occurs to the text to show for it.
+    texts maps every token id that occurs to the text to show for it. plain_seconds: of each step of plain decoding of
+    the same prompt, the prefill first, where it was timed beside this run.
     """
 
     prompt_ids: list[int]
@@ -63,6 +78,7 @@ class Trace:
     settings: dict = field(default_factory=dict)
     prefill: float = 0.0
     texts: dict[int, str] = field(default_factory=dict)
+    plain_seconds: list[float] | None = None
 
     @property
     def tokens(self) -> list[int]:
@@ -70,19 +86,18 @@ class Trace:
         return [token for step in self.steps for token in step.tokens]
 
     def to_json(self) -> str:
-        """JSON text; numbers keep 6 significant digits, NaN becomes null."""
-        return json.dumps(
-            {
-                "version": VERSION,
-                "prompt_ids": _ints(self.prompt_ids),
-                "settings": self.settings,
-                "prefill": _number(self.prefill),
-                "texts": {str(token): text for token, text in self.texts.items()},
-                "steps": [_step_to_dict(step) for step in self.steps],
-            },
-            ensure_ascii=False,
-            allow_nan=False,
-        )
+        """JSON text; numbers keep 6 significant digits, NaN becomes null, what is None is left out."""
+        content = {
+            "version": VERSION,
+            "prompt_ids": _ints(self.prompt_ids),
+            "settings": self.settings,
+            "prefill": _number(self.prefill),
+            "texts": {str(token): text for token, text in self.texts.items()},
+            "steps": [_step_to_dict(step) for step in self.steps],
+        }
+        if self.plain_seconds is not None:
+            content["plain_seconds"] = _numbers(self.plain_seconds)
+        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str, where: str = "trace") -> Trace:
@@ -91,21 +106,23 @@ class Trace:
             raw = json.loads(text)
         except json.JSONDecodeError as error:
             raise TraceError(f"{where}: not JSON at line {error.lineno}: {error.msg}") from None
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # a number of thousands of digits, lists in lists in lists
+            raise TraceError(f"{where}: JSON that cannot be read: {error}") from None
         if isinstance(raw, dict) and raw.get("version", VERSION) != VERSION:
             raise TraceError(
                 f"{where}: version is {raw['version']!r}, this package reads {VERSION}; record it again"
             )
-        _check(raw, _TRACE_KEYS, where, at="")
-        for i, step in enumerate(raw["steps"]):
-            at = f"steps[{i}]"
-            _check(step, _STEP_KEYS, where, at=at)
-            _check_step(step, where, at)
+        check_trace(raw, where)
         return cls(
             prompt_ids=raw["prompt_ids"],
             steps=[_step_from_dict(step) for step in raw["steps"]],
             settings=raw["settings"],
             prefill=raw["prefill"],
             texts={int(token): text for token, text in raw["texts"].items()},
+            plain_seconds=raw.get("plain_seconds"),
         )
 
     def save(self, path) -> None:
@@ -124,7 +141,7 @@ class Trace:
 
 
 def _step_to_dict(step: Step) -> dict:
-    return {
+    content = {
         "tokens": _ints(step.tokens),
         "parents": _ints(step.parents),
         "source": list(step.source),
@@ -137,16 +154,24 @@ def _step_to_dict(step: Step) -> dict:
         "length": int(step.length),
         "times": {phase: _number(seconds) for phase, seconds in step.times.items()},
     }
+    if step.reading is not None:
+        floats = {key: _numbers(getattr(step.reading, key)) for key in READING_FLOATS}
+        content["reading"] = {"best": _ints(step.reading.best), **floats}
+    return content
 
 
 def _step_from_dict(raw: dict) -> Step:
-    floats = {key: np.array(raw[key], dtype=float) for key in ("node_logprob", "probability", "threshold")}
-    node_tokens = np.array(raw["node_tokens"], dtype=np.int32)
+    floats = {key: np.array(raw[key], dtype=float) for key in STEP_FLOATS}
+    reading = raw.get("reading")
+    if reading is not None:
+        arrays = {key: np.array(reading[key], dtype=float) for key in READING_FLOATS}
+        reading = Reading(np.array(reading["best"], dtype=np.int32), **arrays)
     return Step(
         **{
             **raw,
             **floats,
-            "node_tokens": node_tokens,
+            "node_tokens": np.array(raw["node_tokens"], dtype=np.int32),
+            "reading": reading,
             "parents": tuple(raw["parents"]),
             "source": tuple(raw["source"]),
             "path": tuple(raw["path"]),
@@ -165,78 +190,3 @@ def _numbers(values) -> list[float | None]:
 
 def _number(value) -> float | None:
     return None if math.isnan(value) else float(f"{value:.6g}")
-
-
-def _is_int(value) -> bool:
-    return type(value) is int  # bool is an int to isinstance
-
-
-def _is_number(value) -> bool:
-    return type(value) in (int, float)
-
-
-def _list_of(test: Callable) -> Callable:
-    return lambda value: isinstance(value, list) and all(map(test, value))
-
-
-_INTS = ("a list of whole numbers", _list_of(_is_int))
-_FLOATS = ("a list of numbers or nulls", _list_of(lambda value: value is None or _is_number(value)))
-_TRACE_KEYS = {
-    "version": ("a whole number", _is_int),
-    "prompt_ids": _INTS,
-    "settings": ("an object", lambda value: isinstance(value, dict)),
-    "prefill": ("a number of seconds", _is_number),
-    "texts": (
-        "an object of token id to text",
-        lambda value: (
-            isinstance(value, dict) and all(k.isdecimal() and isinstance(t, str) for k, t in value.items())
-        ),
-    ),
-    "steps": ("a list", lambda value: isinstance(value, list)),
-}
-_STEP_KEYS = {
-    "tokens": _INTS,
-    "parents": _INTS,
-    "source": (f"a list of {', '.join(SOURCES)}", _list_of(lambda value: value in SOURCES)),
-    "node_tokens": _INTS,
-    "node_logprob": _FLOATS,
-    "path": _INTS,
-    "probability": _FLOATS,
-    "threshold": _FLOATS,
-    "reason": ("a list of texts", _list_of(lambda value: isinstance(value, str))),
-    "length": ("a whole number", _is_int),
-    "times": (
-        "an object of phase to seconds",
-        lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
-    ),
-}
-
-
-def _check(raw, keys: dict, where: str, at: str) -> None:
-    if not isinstance(raw, dict):
-        raise TraceError(f"{where}: {at or 'the whole file'} must be an object, got {type(raw).__name__}")
-    prefix = f"{at}." if at else ""
-    for key, (expected, test) in keys.items():
-        if key not in raw:
-            raise TraceError(f"{where}: key {prefix}{key} is missing; expected {expected}")
-        if not test(raw[key]):
-            raise TraceError(
-                f"{where}: key {prefix}{key} must be {expected}, got {json.dumps(raw[key])[:60]}"
-            )
-    if unknown := sorted(set(raw) - set(keys)):
-        raise TraceError(f"{where}: key {prefix}{unknown[0]} is unknown; expected {', '.join(keys)}")
-
-
-def _check_step(step: dict, where: str, at: str) -> None:
-    nodes = len(step["parents"])
-    try:
-        Tree.from_parents(step["parents"])
-    except TreeError as error:
-        raise TraceError(f"{where}: key {at}.parents: {error}") from None
-    for key in ("node_tokens", "source", "node_logprob", "probability", "threshold", "reason"):
-        if len(step[key]) != nodes:
-            raise TraceError(f"{where}: key {at}.{key} has {len(step[key])} entries for {nodes} nodes")
-    if not step["path"] or step["path"][0] != 0 or not all(0 <= node < nodes for node in step["path"]):
-        raise TraceError(
-            f"{where}: key {at}.path must start at node 0 and stay below {nodes}, got {step['path']}"
-        )

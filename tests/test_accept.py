@@ -172,6 +172,27 @@ def test_typical_threshold_is_strict_and_follows_epsilon_and_delta():
     assert accept.typical(chain(1), [0, 1], uniform, 1.0, epsilon=0.9, delta=0.9).path == (0, 1)  # 0.9 / 4
 
 
+def test_what_is_read_of_the_logits_decides_as_the_logits_do():
+    rng = np.random.default_rng(1)
+    lengths = set()
+    for _ in range(200):
+        tree = random_tree(int(rng.integers(0, 20)), depth=4, width=3, rng=rng)
+        tokens = rng.integers(-1, 4, tree.size)
+        logits = rng.normal(size=(tree.size, 4)).astype(np.float32)
+        temperature, epsilon, delta = rng.uniform(0.3, 2), *rng.uniform(0, 0.6, 2)
+        probability, entropy = accept.read_logits(tree, tokens, logits, temperature)
+        again = accept.typical_again(
+            tree, tokens, probability, entropy, logits.argmax(axis=1), epsilon, delta
+        )
+        direct = accept.typical(tree, tokens, logits, temperature, epsilon, delta)
+        assert (again.path, again.next_token, again.reason) == (direct.path, direct.next_token, direct.reason)
+        np.testing.assert_array_equal(again.probability, direct.probability)
+        np.testing.assert_array_equal(again.threshold, direct.threshold)
+        assert set(direct.reason) <= set(accept.REASONS)
+        lengths.add(len(direct.path))
+    assert lengths >= {1, 2, 3, 4}
+
+
 # ----------------------------------------------------------------------------------------------- exact
 
 VOCAB = 6

@@ -23,7 +23,7 @@ def recorded():
             Step(
                 tokens=produced,
                 parents=TREE.parents,
-                source=("root", "heads", "context", "both"),
+                source=("root", "heads", "corpus", "both"),
                 node_tokens=np.array(tokens, dtype=np.int32),
                 node_logprob=np.log([1.0, 0.5, 0.25, 1 / 3]).astype(np.float32),
                 path=verdict.path,
@@ -101,7 +101,7 @@ def setting(*keys, value):
         (lambda raw: raw.pop("steps"), "key steps is missing"),
         (lambda raw: raw.pop("version"), "key version is missing"),
         (lambda raw: raw["steps"][1].pop("node_tokens"), r"key steps\[1\].node_tokens is missing"),
-        (setting("version", value=99), "version is 99, this package reads 2"),
+        (setting("version", value=99), f"version is 99, this package reads {trace.VERSION}"),
         (setting("prompt_ids", value="hello"), 'key prompt_ids must be a list of whole numbers, got "hello"'),
         (setting("prompt_ids", value=[1.5]), "key prompt_ids must be a list of whole numbers"),
         (setting("prefill", value=None), "key prefill must be a number of seconds, got null"),
@@ -149,6 +149,9 @@ def test_malformed_json_is_refused_by_file_and_line(tmp_path):
         Trace.load(file)
     with pytest.raises(TraceError, match="the whole file must be an object, got list"):
         Trace.from_json("[]")
+    for unreadable in ("[" * 100_000, "9" * 5000):
+        with pytest.raises(TraceError, match="trace: JSON that cannot be read"):
+            Trace.from_json(unreadable)
 
 
 def test_infinite_numbers_are_not_written():
