@@ -1,5 +1,7 @@
 """Mixture-of-experts heads: equations against NumPy, routing that learns, files, and the kernel that drafts."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from fake_base import FakeBase
@@ -9,6 +11,7 @@ from medusa_core.config import ConfigError, HeadsConfig
 from medusa_core.heads.moe import MoeHeads, jt
 from medusa_core.hidden import Batch
 
+FIXTURE = np.load(Path(__file__).parent / "fixtures" / "moe.npz")
 K, D, V, E, N = 3, 16, 40, 4, 12
 
 
@@ -55,6 +58,35 @@ def test_trunks_follow_the_equations(active):
     hidden = np.random.default_rng(3).standard_normal((N, D)).astype(np.float32)
     got = model.trunks(jt.array(hidden)).numpy()
     np.testing.assert_allclose(got, numpy_trunks(values, hidden, active), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "active, output, teacher, balance, z",
+    [
+        (1, "draft", 0.0, 0.0, 0.0),
+        (1, "shared", 0.3, 0.5, 0.25),
+        (2, "shared", 0.0, 0.0, 0.0),
+        (2, "draft", 0.4, 0.5, 0.25),
+    ],
+)
+def test_loss_and_gradients_match_torch(active, output, teacher, balance, z):
+    ids = FIXTURE["draft_ids"] if output == "draft" else None
+    lm_head = FIXTURE["lm_head"] if ids is None else FIXTURE["lm_head"][ids]
+    shape = {"draft_vocab_size": None if ids is None else len(ids), "experts": E, "active_experts": active}
+    model = MoeHeads(HeadsConfig(24, V, K, kind="moe", output=output, **shape), lm_head, ids)
+    model.load_tensors({name: FIXTURE[name] for name in model.state_dict()})
+    given = Batch(*(FIXTURE[name] for name in ("hidden", "tokens", "teacher_hidden", "teacher_row")))
+    result = model.loss(given, None, 0.8, teacher, balance_weight=balance, z_weight=z)
+    case = f"{active}-{output}-{teacher}-{balance}-{z}"
+    assert result.loss.item() == pytest.approx(float(FIXTURE[f"{case}/loss"]), rel=1e-5)
+    sums = result.sums()
+    np.testing.assert_allclose(sums["loss"] / sums["learned"], FIXTURE[f"{case}/head_loss"], rtol=1e-5)
+    parameters = model.state_dict()
+    for name, gradient in zip(parameters, jt.grad(result.loss, list(parameters.values()), False)):
+        want = FIXTURE[f"{case}/grad/{name}"]
+        np.testing.assert_allclose(
+            gradient.numpy(), want, atol=1e-4 * np.abs(want).max(), rtol=0, err_msg=name
+        )
 
 
 @pytest.mark.parametrize("active", [1, 2])
