@@ -13,12 +13,26 @@ from typing import NamedTuple
 
 from medusa_core import decode, heads, runtime, text, tree
 from medusa_core import plan as plans
+from medusa_core.data import read_tokens
+from medusa_core.heads import corpus
 from medusa_core.plan import Plan
 from medusa_core.trace import Trace
 from medusa_core.tree import Tree, TreeError
 
 ACCEPTANCE = ("greedy", "typical", "exact")
-DRAFTS = ("heads", "context", "both")
+# Who guesses, by name: the heads, n-grams of this text (context.py), n-grams of the model's other answers (corpus.py).
+DRAFTS = {
+    "heads": ("heads",),
+    "context": ("context",),
+    "corpus": ("corpus",),
+    "text": ("context", "corpus"),
+    "both": ("heads", "context"),
+    "all": ("heads", "context", "corpus"),
+}
+DRAFTS_HELP = (
+    "the heads; n-grams of the context, of the corpus of the model's other answers, or of both texts; "
+    "both heads and context; or all three"
+)
 DEFAULT_HEADS = "medusa1"  # whose measurements of this machine count where no heads are named
 TREE_FILE, PLAN_FILE = "tree.json", "plan.json"
 WARM_UP = ("Name three colours.",)
@@ -183,31 +197,50 @@ def load_base(model: str, heads_name: str, dtype: str = "bfloat16"):
 def load_drafting(name: str, tree_name: str, drafts: str, base) -> Drafting:
     """Load what `--heads NAME --tree NAME --drafts DRAFTS` asks for.
 
-    drafts "heads": the heads alone, along the tree, or along the plan's own choice at every step where the tree is
-    "dynamic"; "context": no heads; "both". Raises HeadsError or TreeError when there are no such heads or tree or the
-    tree is deeper than the heads, SettingsError or PlanError when there is no plan to choose by.
+    drafts, of DRAFTS: "heads" are the heads alone, along the tree, or along the plan's own choice at every step where
+    the tree is "dynamic"; all others follow the plan. Raises HeadsError or TreeError when there are no such heads or
+    tree or the tree is deeper than the heads, SettingsError or PlanError when there is no plan to choose by.
     """
     if drafts not in DRAFTS:
         raise SettingsError(f"drafts {drafts!r} is unknown: expected one of {', '.join(DRAFTS)}")
-    if name == "none" and drafts != "context":
+    sources = DRAFTS[drafts]
+    if name == "none" and "heads" in sources:
         return Drafting()
-    if drafts == "context":
-        return Drafting(plan=load_plan(heads.resolve(DEFAULT_HEADS if name == "none" else name)))
-    drafter, folder = heads.load(name, base), heads.resolve(name)
-    plan, draft_tree = None, None
-    if drafts == "both" or tree_name == "dynamic":
-        plan = load_plan(folder)
+    folder = heads.resolve(DEFAULT_HEADS if name == "none" else name)
+    if "heads" not in sources:
+        return Drafting(plan=load_plan(folder, sources))
+    drafter, plan, draft_tree = heads.load(name, base), None, None
+    if drafts != "heads" or tree_name == "dynamic":
+        plan = load_plan(folder, sources)
         chosen = plan.tree if tree_name in ("auto", "dynamic") else find_tree(tree_name, folder)
-        plan = replace(plan, tree=chosen, rates=plan.rates if drafts == "both" else None)
+        plan = replace(plan, tree=chosen)
     else:
         draft_tree = find_tree(tree_name, folder)
     tree.check_depth(draft_tree or plan.tree, drafter.config.num_heads)
     return Drafting(drafter, draft_tree, plan)
 
 
-def load_plan(folder: Path) -> Plan:
-    """The plan of a heads folder, from its PLAN_FILE; raises SettingsError naming the file and how to make it."""
+def who(heads_name: str, drafts: str) -> str:
+    """What a way of drafting is called in results: who guesses, the heads by their name."""
+    return " + ".join(heads_name if source == "heads" else source for source in DRAFTS[drafts])
+
+
+def load_plan(folder: Path, sources: Sequence[str]) -> Plan:
+    """The plan of a heads folder, from its PLAN_FILE, for guesses of `sources` only.
+
+    Raises SettingsError naming the file that is missing, and how to make it.
+    """
     path = folder / PLAN_FILE
     if not path.is_file():
         raise SettingsError(f"{path}: no such file; chapter 08 measures it, and --drafts heads does without")
-    return plans.load(path)
+    plan = plans.load(path)
+    counted = None
+    if "corpus" in sources:
+        data = runtime.ROOT / plan.data
+        if not (plan.data and data.is_file()):
+            raise SettingsError(
+                f"{path}: key data names {plan.data or 'no file'!r}, expected a token set whose n-grams can be "
+                "counted; chapter 08 writes it, and --drafts both does without"
+            )
+        counted = corpus.of_answers(read_tokens(data))
+    return replace(plan, rates=plan.rates if "context" in sources else None, corpus=counted)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from medusa_core import answers, data, heads, text
+from medusa_core import answers, data, heads, ranks, text
 from medusa_core.answers import Drafting, Settings, SettingsError
 from medusa_core.differences import first_difference
 from medusa_core.files import append_line, finished_lines, write_json
@@ -34,7 +34,7 @@ class BenchSettings:
     model: str = "embedded"
     heads: str = "medusa1"
     tree: str = "auto"
-    drafts: tuple[str, ...] = ("both",)
+    drafts: tuple[str, ...] = ("all",)
     dtype: str = "bfloat16"
     acceptance: tuple[str, ...] = answers.ACCEPTANCE
     temperature: float = 0.7
@@ -89,15 +89,10 @@ def modes(settings: BenchSettings, plain: str = PLAIN) -> list[Mode]:
         temperature = 0.0 if acceptance == "greedy" else settings.temperature
         own = Settings(**shared, acceptance=acceptance, temperature=temperature)
         found += [
-            Mode(mode_name(settings.heads, drafts), acceptance, drafts, own, plain)
+            Mode(answers.who(settings.heads, drafts), acceptance, drafts, own, plain)
             for drafts in settings.drafts
         ]
     return found
-
-
-def mode_name(heads_name: str, drafts: str) -> str:
-    """What a way of drafting is called in results: who guesses, the heads by their name."""
-    return " + ".join(heads_name if who == "heads" else who for who in answers.DRAFTS[drafts])
 
 
 def run(
@@ -120,7 +115,7 @@ def run(
     questions = asked(questions)
     config = {**asdict(settings), "choices": _choices(draftings), "questions": questions, **(recorded or {})}
     players = {PLAIN: Player(base, Drafting())}
-    players |= {mode_name(settings.heads, drafts): Player(base, each) for drafts, each in draftings.items()}
+    players |= {answers.who(settings.heads, drafts): Player(base, each) for drafts, each in draftings.items()}
     return play(players, modes(settings), questions, settings, tokenizer, config, partial, progress)
 
 
@@ -142,20 +137,25 @@ def play(
     """Decode every question in every mode by the player of its name; the first mode's answers continue a chat.
 
     config: all that the result depends on. Of `settings`, only turns, repeats and seed count. The rest as `run`.
+    Several processes (ranks.py) share the questions; the result's config says how many shared the machine.
     """
+    if ranks.size() > 1:
+        config = {**config, "processes": ranks.size()}
+    partial = partial and ranks.own_path(partial)
     machine, done = begin(partial, config)
     bench = _Bench(players, modes, tokenizer, settings)
     warm_up = answers.prompt(tokenizer, answers.WARM_UP)
     for mode in modes:
         bench.decode(mode, warm_up, replace(mode.settings, max_new_tokens=8))
     resident = [resident_mib()]
-    silent = {} if progress else {"disable": True}  # given as False, it would overrule TQDM_DISABLE
-    for number, question in enumerate(tqdm(questions, desc="questions", **silent)):
+    silent = ranks.quiet() if progress else {"disable": True}
+    for number, question in tqdm(ranks.share(list(enumerate(questions))), desc="questions", **silent):
         name = question["question_id"]
         if name not in done:
             done[name] = bench.question(question, first=number)
             if partial:
                 append_line(partial, {"question_id": name, **done[name]})
+    done = {name: record for part in ranks.everyones(done) for name, record in part.items()}
     records = [done[question["question_id"]] for question in questions]
     resident.append(resident_mib())
     runs = [
@@ -306,7 +306,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=answers.DRAFTS,
         default=defaults.drafts,
-        help="who guesses: the heads, n-grams of the context, or both (default: both)",
+        help=f"who guesses: {answers.DRAFTS_HELP} (default: all)",
     )
     cli.add_argument(
         "--acceptance",
@@ -334,6 +334,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["peers"]:
+        if ranks.size() > 1:
+            print("error: peers take turns with one process: leave mpirun out", file=sys.stderr)
+            return 2
         from medusa_core import peers  # which imports this module
 
         return peers.main(arguments[1:])
@@ -373,10 +376,12 @@ def measure(settings: BenchSettings, questions: Sequence[Mapping], name: str) ->
     tokenizer = text.load_tokenizer(base.folder)
     recorded = {"heads_sha256": sha256(weights), "adapters_sha256": base.adapters}
     result = run(base, draftings, questions, settings, tokenizer, recorded, partial)
-    write_json(partial.with_name(f"{name}.json"), result)
-    partial.unlink()
+    if ranks.first():
+        write_json(partial.with_name(f"{name}.json"), result)
+    ranks.barrier()
+    ranks.own_path(partial).unlink()
     return result
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ranks.run(main)

@@ -9,8 +9,9 @@ from functools import partial
 import numpy as np
 
 from medusa_core import accept, masks
+from medusa_core.grow import DEEPEST, Draft
 from medusa_core.heads.context import ContextIndex
-from medusa_core.plan import CHAIN, Draft, Plan
+from medusa_core.plan import Plan
 from medusa_core.trace import Step
 from medusa_core.tree import Tree
 
@@ -50,7 +51,7 @@ def medusa(
 ) -> Iterator[Step]:
     """Decode with `drafter` filling `tree` at every step; the first Step is the prefill, which yields one token.
 
-    With a plan, each step checks the guesses that it picks from the drafter's and the context's (see plan.py).
+    With a plan, each step checks the guesses that it picks from the drafter's and the text's (see plan.py).
 
     acceptance: "greedy" and "exact" give the text of `plain` at temperature 0 and above, the latter from the same
     seed; "typical" is the paper's. Ends at an end token, at the limit, or when the model's context is full; the last
@@ -58,7 +59,7 @@ def medusa(
     """
     context = base.config.max_position_embeddings
     criterion = _criterion(base, acceptance, temperature, epsilon, delta, seed)
-    most = plan.tree.size + CHAIN if plan else tree.size
+    most = plan.cost.rows if plan else tree.size
     cache = base.new_cache(1, min(context, len(prompt_ids) + max_new_tokens) + most)
     clock = _Clock()
 
@@ -70,7 +71,7 @@ def medusa(
     yield _step([token], first, verdict, 0, {"prefill": clock.lap()})
 
     context_index = ContextIndex([*prompt_ids, token])
-    deepest = max(CHAIN, plan.tree.max_depth) if plan else tree.max_depth
+    deepest = DEEPEST if plan else tree.max_depth
     while not done and (length := int(cache.length[0])) < context:
         times = {}
         if length + deepest >= context:

@@ -145,9 +145,9 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument(
         "--drafts",
         choices=answers.DRAFTS,
-        default="both",
-        help="who guesses: the heads, n-grams of the context, or both (default: %(default)s; nobody with --heads none, "
-        "unless context is asked for)",
+        default="all",
+        help=f"who guesses: {answers.DRAFTS_HELP} (default: %(default)s; nobody with --heads none, unless guesses "
+        "without heads are asked for)",
     )
     cli.add_argument(
         "--questions", type=Path, help="MT-bench .jsonl, or a ShareGPT file whose human turns are asked"

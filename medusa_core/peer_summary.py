@@ -7,6 +7,8 @@ from statistics import median
 
 import numpy as np
 
+from medusa_core import answers
+
 REFERENCE = "ours plain"  # whose answers the others' are compared with, and who measures the memory
 
 
@@ -73,8 +75,7 @@ def label(name: str, config: Mapping) -> str:
     """A peer's name, and for "ours" who guesses."""
     if name != "ours":
         return name
-    who = {"heads": config["heads"], "context": "context", "both": f"{config['heads']} + context"}
-    return f"ours, {who[config['drafts']]}"
+    return f"ours, {answers.who(config['heads'], config['drafts'])}"
 
 
 def notes(result: Mapping) -> list[str]:

@@ -44,7 +44,7 @@ class PeerSettings:
     peers: tuple[str, ...] = tuple(PEERS)
     heads: str = "medusa1"
     tree: str = "auto"
-    drafts: str = "both"
+    drafts: str = "all"
     max_new_tokens: int = 128
 
     def __post_init__(self):

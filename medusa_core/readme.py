@@ -19,6 +19,7 @@ PEERS, TRAINING_SPEED = "peers.json", "training_speed.json"
 WHAT = {
     "heads": "nodes below the root of the heads' tree",
     "both": "guesses of the heads to choose from where the context guesses, too",
+    "all": "guesses of the heads to choose from where context and corpus guess, too",
 }
 
 

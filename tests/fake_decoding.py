@@ -102,6 +102,8 @@ class FakeBase:
 class FakeDrafter:
     """Goes on with the base itself from the last hidden state; rank 0 is right, `skill` of the time."""
 
+    INDEPENDENT = False
+
     def __init__(self, base: FakeBase, heads: int = 3, skill: float = 0.7):
         self.base, self.skill, self.config = base, skill, SimpleNamespace(num_heads=heads)
 

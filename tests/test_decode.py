@@ -1,11 +1,14 @@
 """Decoding: Medusa gives the plain text on any tree, stops where it should, and says what it did."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tiny_model import tiny
 
 from medusa_core import decode, tree
 from medusa_core.cost import StepCost
+from medusa_core.heads import corpus
 from medusa_core.heads.context import LONGEST
 from medusa_core.kernels.model import KernelModel
 from medusa_core.llama import Llama, jt
@@ -16,6 +19,8 @@ PROMPT = [5, 17, 99, 3]
 
 class Guesses:
     """A drafter that knows the text and is right at some nodes, wrong at the others."""
+
+    INDEPENDENT = False
 
     def __init__(self, text, right: float, seed: int = 0):
         self.text, self.right, self.rng = text, right, np.random.default_rng(seed)
@@ -136,23 +141,31 @@ def test_unknown_acceptance_is_refused(base):
         next(decode.medusa(base, None, decode.ROOT_ONLY, PROMPT, 4, acceptance="nucleus"))
 
 
+EXPECTED = {
+    "context": ["context"],
+    "corpus": ["corpus"],
+    "both": ["context", "heads"],
+    "all": ["context", "heads", "both"],
+}
 PLAN = Plan(
     StepCost(tuple(1.0 + 0.01 * n for n in range(40)), 0.01), TREES["dense"], (0.0, *(0.8,) * LONGEST)
 )
 
 
-@pytest.mark.parametrize("who", ["context", "both"])
+@pytest.mark.parametrize("who", ["context", "corpus", "both", "all"])
 def test_a_plan_leaves_the_text_as_it_is(base, who):
     prompt = PROMPT * 6
     text = text_of(decode.plain(base, prompt, 90))
-    drafter = Guesses(text, 0.5) if who == "both" else None
+    drafter = Guesses(text, 0.5) if who in ("both", "all") else None
+    counted = corpus.count([np.array(text), np.array(text[::2])]) if who in ("corpus", "all") else None
+    plan = replace(PLAN, corpus=counted, rates=PLAN.rates if who != "corpus" else None)
     steps = []
-    for step in decode.medusa(base, drafter, decode.ROOT_ONLY, prompt, 90, plan=PLAN):
+    for step in decode.medusa(base, drafter, decode.ROOT_ONLY, prompt, 90, plan=plan):
         steps.append(step)
         if drafter:
             drafter.produced = sum(len(s.tokens) for s in steps)
     assert text_of(steps) == text
-    assert {source for step in steps for source in step.source} >= {"root", "context"}
+    assert {source for step in steps for source in step.source} >= {"root", *EXPECTED[who]}
     assert all(step.tree.size == len(step.source) == len(step.node_tokens) for step in steps)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from medusa_core import plan as plans
 from medusa_core.cost import StepCost
+from medusa_core.grow import DEEPEST
 from medusa_core.heads.context import LONGEST, ContextIndex
 from medusa_core.plan import Plan, PlanError
 from medusa_core.tree import Tree, dense
@@ -19,6 +20,8 @@ RATES = (0.0, *(0.5 + 0.4 * min(length, 8) / 8 for length in range(1, LONGEST + 
 
 class Heads:
     """Guesses given tokens with given probabilities."""
+
+    INDEPENDENT = False
 
     def __init__(self, tokens, probability):
         self.tokens, self.probability = tokens, probability
@@ -74,7 +77,7 @@ def test_the_context_alone_is_a_chain_as_long_as_its_rates_carry():
     text = ContextIndex([1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2])
     draft = Plan(FLAT, Tree.from_paths([]), RATES).draft(None, None, text)
     assert list(draft.tokens) == [2, 3, 4, 5, 6, 7, 8, 9, 1]
-    assert draft.tree.max_depth == plans.CHAIN and set(draft.source[1:]) == {"context"}
+    assert draft.tree.max_depth == DEEPEST and set(draft.source[1:]) == {"context"}
     dear = StepCost(tuple(1.0 + 0.6 * n for n in range(64)))
     assert Plan(dear, Tree.from_paths([]), RATES).draft(None, None, text).tree.size < 4
 
@@ -101,11 +104,13 @@ def test_where_the_context_is_trusted_other_guesses_are_worth_less():
 
 
 def test_a_plan_survives_its_file(tmp_path):
-    plan = Plan(StepCost((0.01, 0.012), 0.001), Tree.from_paths([(0,), (0, 0)]), RATES)
+    plan = Plan(
+        StepCost((0.01, 0.012), 0.001), Tree.from_paths([(0,), (0, 0)]), RATES, data="artifacts/x.parquet"
+    )
     plans.save(tmp_path / "plan.json", plan, model="x")
     back = plans.load(tmp_path / "plan.json")
     assert back.cost == plan.cost and back.tree.choices == plan.tree.choices
-    assert back.rates == pytest.approx(plan.rates)
+    assert back.rates == pytest.approx(plan.rates) and back.data == plan.data
 
 
 @pytest.mark.parametrize(
@@ -118,6 +123,7 @@ def test_a_plan_survives_its_file(tmp_path):
         ({"rates": [2.0] * 17}, "from 0 to 1"),
         ({"choices": [[0, 0]]}, r"key choices: path \[0, 0\] has no parent"),
         ({"choices": None}, "expected a JSON object with step_seconds"),
+        ({"data": 3}, "data must be the name of a file, not 3"),
     ],
 )
 def test_a_broken_plan_is_refused_by_file_and_key(tmp_path, change, message):

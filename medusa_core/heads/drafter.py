@@ -20,6 +20,7 @@ class Drafter(jt.Module):
 
     BASE_METHODS: tuple[str, ...] = ()  # of the base, which the constructor takes under their names
     LOSS_SETTINGS: tuple[str, ...] = ()  # of TrainConfig, which `loss` takes under their names
+    INDEPENDENT = False  # a guess does not depend on the guesses before it
 
     def __init__(self, config: HeadsConfig, lm_head: np.ndarray, draft_ids=None):
         """lm_head (v, d) float32: the base's LM head, its rows `draft_ids` (v,) when those are given."""

@@ -25,6 +25,8 @@ class MedusaHeads(Drafter):
     heads together: weight{l} (K, d, d), bias{l} (K, d), float32.
     """
 
+    INDEPENDENT = True
+
     def __init__(self, config: HeadsConfig, lm_head: np.ndarray, draft_ids=None):
         """Arguments as `Drafter`."""
         super().__init__(config, lm_head, draft_ids)

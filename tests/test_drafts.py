@@ -1,0 +1,67 @@
+"""--drafts: what each way of guessing loads from a heads folder's plan, and what is said when it cannot."""
+
+import json
+
+import numpy as np
+import pytest
+
+from medusa_core import answers, runtime
+from medusa_core import plan as plans
+from medusa_core.answers import DRAFTS, SettingsError
+from medusa_core.cost import StepCost
+from medusa_core.data import write_tokens
+from medusa_core.heads import CONFIG_FILE
+from medusa_core.heads.context import LONGEST
+from medusa_core.plan import Plan
+from medusa_core.tree import Tree
+
+RATES = (0.0, *(0.5,) * LONGEST)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A heads folder with a plan that counts n-grams of `answers.parquet`."""
+    monkeypatch.setattr(runtime, "ROOT", tmp_path)
+    monkeypatch.setattr(runtime, "ARTIFACTS", tmp_path)
+    rows = [
+        {"prompt_ids": np.array([1, n]), "answer_ids": np.array([5, 6, 7, 5, 6, 7]), "sample": 0}
+        for n in range(30)
+    ]
+    write_tokens(tmp_path / "answers.parquet", rows, {})
+    folder = tmp_path / "heads" / "one"
+    folder.mkdir(parents=True)
+    (folder / CONFIG_FILE).write_text("{}")
+    plan = Plan(StepCost((1.0, 1.1, 1.2)), Tree.from_paths([(0,)]), RATES, data="answers.parquet")
+    plans.save(folder / "plan.json", plan)
+    return folder
+
+
+@pytest.mark.parametrize("drafts", [name for name, sources in DRAFTS.items() if "heads" not in sources])
+def test_texts_guess_without_heads_by_the_plan(folder, drafts):
+    drafter, tree, plan = answers.load_drafting(str(folder), "auto", drafts, None)
+    assert drafter is None and tree is None
+    assert (plan.rates == RATES) == ("context" in DRAFTS[drafts])
+    assert (plan.corpus is not None) == ("corpus" in DRAFTS[drafts])
+    if plan.corpus:
+        assert next(iter(plan.corpus.next([5, 6]))) == 7
+
+
+def test_ways_are_called_by_who_guesses():
+    assert answers.who("gru", "all") == "gru + context + corpus"
+    assert [answers.who("gru", name) for name in ("heads", "text")] == ["gru", "context + corpus"]
+
+
+@pytest.mark.parametrize("data", ["", "missing.parquet"])
+def test_a_corpus_without_its_answers_is_refused_with_the_fix(folder, data):
+    path = folder / "plan.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "data": data}))
+    with pytest.raises(SettingsError, match=r"plan\.json: key data names .*; chapter 08 writes it"):
+        answers.load_drafting(str(folder), "auto", "text", None)
+
+
+def test_a_missing_plan_and_an_unknown_way_are_refused(folder):
+    (folder / "plan.json").unlink()
+    with pytest.raises(SettingsError, match=r"plan\.json: no such file; chapter 08 measures it"):
+        answers.load_drafting(str(folder), "auto", "context", None)
+    with pytest.raises(SettingsError, match="drafts 'none' is unknown: expected one of heads, context"):
+        answers.load_drafting(str(folder), "auto", "none", None)
