@@ -3,14 +3,19 @@
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
+import fake_decoding
 import train_tiny
 from fake_base import FakeBase, token_set
 from tiny_model import folder_of
 
-from medusa_core import llama, ranks, train, train2
+from medusa_core import bench, distill, files, llama, ranks, train, train2
+from medusa_core.answers import Drafting
+from medusa_core.data import TokenSet
 from medusa_core.train2_config import Train2Config
+from medusa_core.tree import Tree
 
 EPOCHS = {"epochs": 4.0, "checkpoint_every": 10}
 
@@ -42,6 +47,53 @@ def curves(folder: Path) -> None:
     """Two trainings, one after the other."""
     heads(folder / "heads alone")
     joint(folder / "joint")
+
+
+def answers(folder: Path) -> TokenSet:
+    """Distil a token set from a tiny model that speaks in characters."""
+    settings = distill.Settings(self_prompts=3, max_new_tokens=12)
+    prompts = ["Name a colour.", "Say hello.", "Count to five."]
+    tokenizer = fake_decoding.tokenizer()
+    tokenizer.chat_template = tokenizer.chat_template.replace("m['content']", "m['content'] + '<end>'")
+    with tempfile.TemporaryDirectory() as place:
+        model = folder_of(Path(place) / "tiny", vocab_size=99, eos_token_ids=(0,))
+        tokenizer.save_pretrained(model)
+        return distill.distill(llama.load(model), prompts, settings, folder / "set.parquet", batch=2)
+
+
+def speeds(folder: Path) -> dict:
+    """Measure a base in NumPy on three questions of two turns."""
+    base = fake_decoding.FakeBase()
+    tree = Tree.from_paths([(0,), (1,), (0, 0), (0, 0, 0)])
+    guess = {"heads": Drafting(fake_decoding.FakeDrafter(base), tree)}
+    asked = {3: ["Hello.", "More."], 1: ["How many?", "Sure?"], 8: ["Once.", "Again."]}
+    questions = [{"question_id": n, "category": "any", "turns": turns} for n, turns in asked.items()]
+    settings = bench.BenchSettings(heads="fake", drafts=("heads",), max_new_tokens=20, turns=2)
+    partial = folder / "bench.partial.jsonl"
+    result = bench.run(base, guess, questions, settings, fake_decoding.tokenizer(), partial=partial)
+    if ranks.first():
+        files.write_json(folder / "bench.json", result)
+    return result
+
+
+def evaluations(folder: Path) -> None:
+    """What needs no training, one after the other."""
+    answers(folder)
+    speeds(folder)
+
+
+def interrupted(folder: Path) -> None:
+    """Rank 1 is killed when it has made two answers."""
+    generate = distill.generate
+
+    def stopping(*arguments):
+        for number, request in enumerate(generate(*arguments)):
+            if number == 2 and ranks.rank() == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield request
+
+    distill.generate = stopping
+    answers(folder)
 
 
 def stopping(folder: Path) -> None:

@@ -11,7 +11,7 @@ import mpi_jobs
 import numpy as np
 import pytest
 
-from medusa_core import checkpoint, machine, train_loop
+from medusa_core import checkpoint, machine, runtime, train_loop
 from medusa_core import heads as kinds
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +22,12 @@ pytestmark = pytest.mark.skipif(
 # Two processes may have one core here, so those that wait must give it away; root is who runs in containers.
 MPIRUN = ["mpirun", "-np", "2", "--oversubscribe", "--allow-run-as-root", "--bind-to", "none"]
 MPIRUN += ["--mca", "mpi_yield_when_idle", "1"]
+
+
+@pytest.fixture(autouse=True)
+def artifacts(monkeypatch):
+    """Jobs that run here put their folder in the place of artifacts/; the others get it back."""
+    monkeypatch.setattr(runtime, "ARTIFACTS", runtime.ARTIFACTS)
 
 
 def together(job: str, folder: Path) -> subprocess.CompletedProcess:
@@ -108,3 +114,45 @@ def test_an_error_of_one_process_ends_the_others_that_wait_for_it(tmp_path):
     failed = together("failing", tmp_path)
     assert failed.returncode == 1
     assert "ValueError: this rank's disk is full" in failed.stderr and "rank 1 failed" in failed.stderr
+
+
+# ---------------------------------------------------------------- distillation and benchmark
+
+
+@pytest.fixture(scope="module")
+def evaluations(tmp_path_factory):
+    """Folder of what two processes distilled and measured."""
+    folder = tmp_path_factory.mktemp("evaluations")
+    done = together("evaluations", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_two_processes_distil_the_file_of_one(evaluations, tmp_path):
+    assert len(mpi_jobs.answers(tmp_path)) >= 6
+    assert (evaluations / "set.parquet").read_bytes() == (tmp_path / "set.parquet").read_bytes()
+    assert [path.name for path in evaluations.glob("set*")] == ["set.parquet"]
+
+
+def test_one_process_goes_on_from_what_two_had_distilled(evaluations, tmp_path):
+    assert "signal 9" in together("interrupted", tmp_path).stderr
+    left = tmp_path / "set.journal.jsonl.rank1"
+    assert len(left.read_text().splitlines()) == 1 + 2  # a digest and two answers
+    mpi_jobs.answers(tmp_path)
+    assert (tmp_path / "set.parquet").read_bytes() == (evaluations / "set.parquet").read_bytes()
+    assert not list(tmp_path.glob("set.journal*"))
+
+
+def test_two_processes_answer_a_question_each_and_report_as_one(evaluations, tmp_path):
+    one, two = mpi_jobs.speeds(tmp_path), json.loads((evaluations / "bench.json").read_text())
+    for own, other in zip(one["runs"], two["runs"], strict=True):
+        for mine, theirs in zip(own["samples"], other["samples"], strict=True):
+            for key in ("question_id", "turn", "token_ids", "text", "steps", "tokens_per_step_histogram"):
+                assert json.loads(json.dumps(mine[key])) == theirs[key]
+    assert [row["identical"] for row in one["summary"]] == [row["identical"] for row in two["summary"]]
+    assert two["config"] == {**json.loads(json.dumps(one["config"])), "processes": 2}
+    parts = [evaluations / f"bench.partial.jsonl{end}" for end in ("", ".rank1")]
+    asked = [
+        [json.loads(line).get("question_id") for line in part.read_text().splitlines()] for part in parts
+    ]
+    assert asked == [[None, 3, 8], [None, 1]]
