@@ -59,7 +59,12 @@ def _draw_figure(output: dict) -> bool:
     import plotly.io
 
     drawing = plotly.io.to_html(
-        figure, config=figure.get("config"), include_plotlyjs=False, full_html=False, validate=False
+        figure,
+        config=figure.get("config"),
+        include_plotlyjs=False,
+        full_html=False,
+        validate=False,
+        auto_play=False,  # frames wait for their button
     )
     output["data"] = {"text/html": drawing}
     return True
