@@ -178,10 +178,13 @@ def _disk() -> Finding:
 
 
 def _openmpi() -> Finding:
-    if shutil.which("mpirun") and shutil.which("mpicc"):
-        return Finding("OpenMPI", _first_line("mpirun", "--version"))
-    fix = "only for training on several processes (Debian: apt install openmpi-bin libopenmpi-dev)"
-    return Finding("OpenMPI", "none", "lack", fix)
+    fix = f"only for work on several processes: {machine.MPI_FIX}"
+    if not (shutil.which("mpirun") and shutil.which("mpicc")):
+        return Finding("OpenMPI", "none", "lack", fix)
+    version = _first_line("mpirun", "--version")
+    if "Open MPI" in version:
+        return Finding("OpenMPI", version)
+    return Finding("OpenMPI", f"another MPI: {version}", "lack", fix)
 
 
 def _existing(path: Path) -> Path:

@@ -116,6 +116,45 @@ def test_a_process_that_mpirun_did_not_start_leaves_mpi_alone(warm, tmp_path):
     assert not (tmp_path / "called").exists()
 
 
+@pytest.mark.parametrize(
+    "environment, message",
+    [
+        (
+            {"OMPI_COMM_WORLD_SIZE": "2", "mpicc_path": "/none"},
+            "mpirun started this process, but there is no mpicc",
+        ),
+        ({"PMI_SIZE": "2"}, "one of several processes that OpenMPI's mpirun did not start"),
+    ],
+)
+def test_several_processes_that_jittor_cannot_connect_are_refused(environment, message):
+    done = python("from medusa_core import runtime; runtime.start()", **environment)
+    assert done.returncode == 1
+    error = done.stderr.splitlines()[-1]
+    assert message in error and machine.MPI_FIX in error
+
+
+def test_processes_share_the_cores_that_mpirun_does_not_divide(warm):
+    code = (
+        "import os; from medusa_core import machine, runtime; machine.cores = lambda: 8\n"
+        "runtime.set_environment(runtime.jittor_home()); print(os.environ['OMP_NUM_THREADS'])"
+    )
+    four = {"OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_LOCAL_SIZE": "4", "mpicc_path": "/bin/true"}
+    assert python(code, **four).stdout == "2\n"
+    assert python(code, **four, OMPI_MCA_orte_bound_at_launch="1").stdout == "8\n"
+
+
+@pytest.mark.parametrize(
+    "version, grade", [("mpirun (Open MPI) 4.1.4", "ok"), ("HYDRA build details:", "lack"), (None, "lack")]
+)
+def test_the_doctor_knows_openmpi_from_others(monkeypatch, tmp_path, version, grade):
+    for name in ("mpirun", "mpicc") if version else ():
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{version}'\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (found,) = [finding for finding in doctor.examine() if finding.name == "OpenMPI"]
+    assert found.grade == grade and (machine.MPI_FIX in found.fix) == (grade == "lack")
+
+
 def test_ctrl_c_raises_keyboard_interrupt(warm):
     done = python(
         "import os, signal, time\n"
