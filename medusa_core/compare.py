@@ -20,6 +20,8 @@ from medusa_core.cost import StepCost
 from medusa_core.data import TokenSet
 from medusa_core.files import append_line, write_json
 from medusa_core.heads import context
+from medusa_core.heads import corpus as corpora
+from medusa_core.heads.corpus import Corpus
 from medusa_core.heads_race import shares_of
 from medusa_core.model_folder import sha256
 from medusa_core.report import text_table
@@ -62,13 +64,15 @@ def compare(
     held_out: TokenSet,
     questions: Sequence[Mapping],
     tokenizer,
+    corpus: Corpus | None = None,
     partial: Path | None = None,
     progress: bool = True,
 ) -> dict:
     """Measure what `settings` ask for of every contestant and return the result that goes to artifacts/results.
 
-    held_out: greedy answers of the base to prompts that no heads were trained on. partial: JSON lines of finished
-    parts; a run that finds one of the same settings, heads and processor goes on from it.
+    held_out: greedy answers of the base to prompts that no heads learned from. corpus: of the answers that they did
+    learn from, for the ways of guessing that ask it. partial: JSON lines of finished parts; a run that finds one of
+    the same settings, heads and processor goes on from it.
     """
     weights = {each.name: sha256(heads.resolve(each.name) / heads.WEIGHTS_FILE) for each in found}
     config = {**asdict(settings), "heads_sha256": weights}
@@ -100,7 +104,7 @@ def compare(
         seed=settings.seed,
     )
     asked = bench.asked(bench.spread(questions, settings.limit or None))
-    plan = {row["name"]: heads_race.plan_of(row, steps, rates) for row in rows}
+    plan = {row["name"]: heads_race.plan_of(row, steps, rates, settings.data, corpus) for row in rows}
     file = partial and partial.with_name(partial.name.replace(".partial.", ".race.partial."))
     speed = heads_race.race(found, rows, plan, asked, shared, tokenizer, file, progress)
     return {
@@ -224,13 +228,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
         settings = CompareSettings(**options)
-        held_out = data.read_tokens(ROOT / settings.data).select("held-out").greedy()
-        held_out = held_out.thin(0, settings.held_out_positions)
+        tokens = data.read_tokens(ROOT / settings.data)
+        held_out = tokens.select("held-out").greedy().thin(0, settings.held_out_positions)
         asked = list(data.read_questions(questions))
         found = contestants.load(settings.heads, settings.model)
         partial = ARTIFACTS / "results" / f"{name}.partial.jsonl"
         tokenizer = text.load_tokenizer(found[0].base.folder)
-        result = compare(settings, found, held_out, asked, tokenizer, partial)
+        counted = corpora.of_answers(tokens)
+        result = compare(settings, found, held_out, asked, tokenizer, counted, partial)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -253,7 +258,9 @@ def write_plans(result: dict) -> None:
     for row in result["heads"]:
         folder, tree = heads.resolve(row["name"]), Tree.from_paths(row["tree"])
         trees.save(tree, folder / answers.TREE_FILE, name=f"machine-{tree.size}-rows")
-        plan = heads_race.plan_of(row, result["step_seconds"], result["context_rates"])
+        plan = heads_race.plan_of(
+            row, result["step_seconds"], result["context_rates"], result["config"]["data"]
+        )
         measured = {"model": result["config"]["model"], "heads": row["name"], "machine": result["machine"]}
         plans.save(folder / answers.PLAN_FILE, plan, **measured)
 

@@ -30,7 +30,7 @@ def race(
     progress: bool = True,
 ) -> dict:
     """Decode plainly with every base, and with all heads along their own tree, by every acceptance of `shared`; and
-    greedily by their plan, where the context's guesses stand beside theirs.
+    greedily by their plan, where the guesses of the context and, if it has one, of the corpus stand beside theirs.
 
     rows: of a comparison, with each heads' tree. Returns the part "bench" of its result, without texts.
     """
@@ -39,10 +39,14 @@ def race(
         plain = f"{PLAIN} {each.name}" if row["adapted_base"] else PLAIN
         players[plain] = bench.Player(each.base, Drafting())
         named = replace(shared, heads=each.name)
-        by_plan = replace(named, drafts=("both",), acceptance=("greedy",))
-        tree = Drafting(each.drafter, Tree.from_paths(row["tree"]))
-        for asks, drafting in ((named, tree), (by_plan, Drafting(each.drafter, None, plans[each.name]))):
-            own = bench.modes(asks, plain)
+        plan = plans[each.name]
+        ways = {"heads": Drafting(each.drafter, Tree.from_paths(row["tree"]))}
+        ways["both"] = Drafting(each.drafter, None, replace(plan, corpus=None))
+        if plan.corpus is not None:
+            ways["all"] = Drafting(each.drafter, None, plan)
+        for drafts, drafting in ways.items():
+            acceptance = shared.acceptance if drafts == "heads" else ("greedy",)
+            own = bench.modes(replace(named, drafts=(drafts,), acceptance=acceptance), plain)
             players |= {mode.name: bench.Player(each.base, drafting) for mode in own if mode.drafts}
             modes += own
     modes = list(dict.fromkeys(modes))  # heads of the same base share its plain decoding
@@ -58,11 +62,11 @@ def race(
     }
 
 
-def plan_of(row: Mapping, steps: Sequence[float], rates: Sequence[float]) -> Plan:
-    """The plan by which a row's heads and the context share a step's rows; steps and rates as in a plan."""
+def plan_of(row: Mapping, steps: Sequence[float], rates: Sequence[float], data: str, corpus=None) -> Plan:
+    """The plan by which a row's heads share a step's rows with the context and the corpus; the rest as in a plan."""
     nodes = row["candidates"]
     cost = StepCost(tuple(steps), row["draft_ms"][str(nodes)] / 1e3)
-    return Plan(cost, shares_of(row).best(nodes), tuple(float(rate) for rate in rates))
+    return Plan(cost, shares_of(row).best(nodes), tuple(float(rate) for rate in rates), corpus, data)
 
 
 def shares_of(row: Mapping) -> PathShares:

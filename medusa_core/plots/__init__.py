@@ -1,6 +1,20 @@
 """Data in, plotly figure out: no widgets, no model. One file a subject; the palette is shared."""
 
 from medusa_core.plots.bench import fig_speedup, fig_step_time, fig_tokens_per_step
+from medusa_core.plots.claims import (
+    fig_claim_data,
+    fig_claim_depth,
+    fig_claim_epsilon,
+    fig_claim_steps,
+    fig_claim_trees,
+)
+from medusa_core.plots.compare import (
+    fig_heads_accuracy,
+    fig_heads_categories,
+    fig_heads_cost,
+    fig_heads_speed,
+    fig_heads_tokens,
+)
 from medusa_core.plots.masks import fig_mask, fig_unrolled
 from medusa_core.plots.peers import fig_peers
 from medusa_core.plots.search import (
@@ -19,10 +33,20 @@ __all__ = [
     "fig_accuracy",
     "fig_bytes",
     "fig_choice",
+    "fig_claim_data",
+    "fig_claim_depth",
+    "fig_claim_epsilon",
+    "fig_claim_steps",
+    "fig_claim_trees",
     "fig_context_rates",
     "fig_coverage",
     "fig_expected_tokens",
     "fig_head_accuracy",
+    "fig_heads_accuracy",
+    "fig_heads_categories",
+    "fig_heads_cost",
+    "fig_heads_speed",
+    "fig_heads_tokens",
     "fig_lengths",
     "fig_losses",
     "fig_mask",

@@ -1,0 +1,125 @@
+"""The tests of the paper's claims: families of trees, what answers cost, what heads are trained on."""
+
+from math import log
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from fake_base import token_set
+from fake_decoding import FakeBase, FakeDrafter
+
+from medusa_core import claims, plots, tree
+from medusa_core.answers import Drafting
+from medusa_core.cost import StepCost
+from medusa_core.text_ranks import TextRanks
+
+COST = StepCost(tuple(1.0 + 0.1 * n for n in range(300)), 0.2)
+
+
+def texts(count, seed=0):
+    """Ranks of heads that are often right, less often the deeper."""
+    rng = np.random.default_rng(seed)
+    return TextRanks([np.minimum(rng.geometric([0.6, 0.4, 0.3], (40, 3)) - 1, 30) for _ in range(count)])
+
+
+def test_a_verdict_is_one_of_three():
+    words = [claims.verdict("c", holds, "f")["verdict"] for holds in (True, False, None)]
+    assert words == ["reproduced", "not reproduced", "not testable here"]
+
+
+def test_dense_trees_have_widths_that_never_grow_and_fit():
+    widths = list(claims._widths(3, 20))
+    assert (2,) in widths and (4, 4) in widths and (2, 2, 2) in widths and (3, 2, 2) not in widths[:3]
+    assert len(set(widths)) == len(widths)
+    for each in widths:
+        assert tree.dense(each).size - 1 == np.cumprod(each).sum() <= 20
+        assert list(each) == sorted(each, reverse=True)
+
+
+def test_every_family_is_judged_and_the_best_of_each_is_found():
+    chosen, judged = texts(60).halves()
+    rows = claims.measured_trees(chosen, judged, COST, most=40)
+    assert {row["family"] for row in rows} == {"chain", "dense", "searched"}
+    assert all(row["nodes"] <= 40 and row["depth"] <= 3 for row in rows)
+    one = next(row for row in rows if row["family"] == "chain" and row["nodes"] == 1)
+    assert one["tokens_per_step"] == judged.tokens_per_step(tree.chain(1))
+    assert one["speedup"] == pytest.approx(one["tokens_per_step"] / (1.1 + 0.2))
+    best = {
+        family: claims.best_of(rows, family, "tokens_per_step") for family in ("chain", "dense", "searched")
+    }
+    assert (
+        best["chain"]["tokens_per_step"]
+        < best["dense"]["tokens_per_step"]
+        <= best["searched"]["tokens_per_step"]
+    )
+    assert claims.best_of(rows, "searched", "tokens_per_step", most=8)["nodes"] <= 8
+    plots.fig_claim_trees([*rows, *claims.random_trees(judged, 10, 40, 3, seed=0)])
+    assert len(plots.fig_claim_steps(rows).data) == 3
+
+
+def test_random_trees_are_fixed_by_their_seed():
+    judged = texts(10)
+    first, again = (claims.random_trees(judged, 5, 50, 4, seed=3) for _ in range(2))
+    assert first == again and [row["nodes"] for row in first] == [5, 20, 35, 50]
+
+
+def test_more_heads_never_bring_less_on_the_texts_a_tree_was_chosen_on():
+    judged = texts(40)
+    found = claims.by_depth(judged, judged, nodes=12)
+    assert len(found) == 3 and found == sorted(found)
+    assert found[0] == pytest.approx(judged.tokens_per_step(tree.dense([12])))
+
+
+def test_loss_of_an_answer_is_that_of_its_own_tokens():
+    class Even:
+        """Gives every one of 8 tokens the same probability."""
+
+        config = SimpleNamespace(sliding_window=None)
+
+        def __call__(self, ids, positions, mask):
+            assert mask.shape[-1] == ids.shape[1] == 5
+            return np.zeros((1, 5, 4))
+
+        def logits(self, states):
+            assert len(states) == 3
+            return SimpleNamespace(numpy=lambda: np.zeros((3, 8)))
+
+    assert claims.answer_loss(Even(), [1, 2, 3], [4, 5, 6]) == pytest.approx(3 * log(8))
+
+
+def test_repeats_are_counted_where_a_stretch_ends():
+    assert claims.repeats([1, 2, 3, 4, 5]) == 0
+    assert claims.repeats([1, 2, 3, 4, 1, 2, 3, 4]) == 1
+    assert claims.repeats([7] * 6) == 2
+    assert claims.repeats([1, 2]) == 0
+
+
+def test_a_looser_threshold_accepts_more(monkeypatch):
+    monkeypatch.setattr(claims, "answer_loss", lambda base, prompt, answer: log(2.0) * len(answer))
+    base = FakeBase()
+    drafting = Drafting(FakeDrafter(base, skill=0.0), tree.chain(2))  # always the second best
+    rows = claims.thresholds(base, drafting, [[20, 31], [40, 41]], [0.0001, 0.9], 2.0, 40)
+    assert [row["epsilon"] for row in rows] == [None, 0.0001, 0.9]
+    assert rows[1]["tokens_per_step"] > rows[2]["tokens_per_step"] >= 1
+    assert all(row["perplexity"] == pytest.approx(2.0) for row in rows)
+    assert len(plots.fig_claim_epsilon(rows).data) == 3
+
+
+def test_training_sets_share_the_held_out_texts_and_nothing_else():
+    tokens = token_set(60)
+    tokens = type(tokens)(
+        tokens.prompt_ids, tokens.answer_ids, np.arange(60, dtype=np.int32) % 2, tokens.split,
+        {"samples": 2, "temperatures": [0.0, 0.7]},
+    )  # fmt: skip
+    held_out = tokens.select("held-out").greedy()
+    letters = lambda text, add_special_tokens: {"input_ids": [ord(c) % 50 for c in text]}  # noqa: E731
+    others = claims.others_text(letters, 300, length=20)
+    assert others.answer_tokens == 300 and all(len(prompt) == 1 for prompt in others.prompt_ids)
+    sets = claims.training_sets(tokens, others, 200, held_out)
+    assert list(sets) == ["its own answers, greedy", "its own answers, sampled", "others' text"]
+    for each in sets.values():
+        assert 150 < each.select("train").answer_tokens < 320
+        found = each.select("held-out").answer_ids
+        assert [ids.tolist() for ids in found] == [ids.tolist() for ids in held_out.answer_ids]
+    with pytest.raises(ValueError, match="has .* tokens"):
+        claims.others_text(letters, 10**9)
