@@ -14,6 +14,7 @@ BEGIN = "<!-- results: begin; written by `python -m medusa_core.readme` -->"
 END = "<!-- results: end -->"
 RESULTS = ("benchmark.json", "train_medusa1.json")
 TREES = "search_trees.json"
+COMPARISON, CLAIMS = "comparison.json", "claims.json"  # may be missing: they take all trained heads
 # May be missing: they take programs that not everybody installs.
 PEERS, TRAINING_SPEED = "peers.json", "training_speed.json"
 WHAT = {
@@ -43,6 +44,10 @@ def tables(root: Path = ROOT) -> str:
     ]
     if (results / TREES).exists():
         lines += ["", *_trees(_read(results / TREES))]
+    if (results / COMPARISON).exists():
+        lines += ["", *_comparison(_read(results / COMPARISON))]
+    if (results / CLAIMS).exists():
+        lines += ["", *_claims(_read(results / CLAIMS))]
     if (results / PEERS).exists():
         lines += ["", *_peers(_read(results / PEERS))]
     if (results / TRAINING_SPEED).exists():
@@ -112,6 +117,49 @@ def _trees(result: dict) -> list[str]:
         rows.append([way["name"], *cells, f"{way['draft_ms']:.2f}", speed, texts])
     columns = ["", "rows", "tokens/step", "overhead", "draft ms", "speed-up", "same text as plain"]
     return [opening, "", *_markdown(columns, rows)]
+
+
+def _comparison(result: dict) -> list[str]:
+    rows, speed = result["heads"], [row for row in result["bench"]["summary"] if row["identical"] is not None]
+    lossless = [row for row in speed if row["acceptance"] != "typical"]
+    same, all_of = (sum(row[key] for row in lossless) for key in ("identical", "prompts"))
+    nodes = list(rows[0]["tokens_per_step"])
+    opening = (
+        f"All trained heads, on {_machine(result['machine'])}. Tokens/step: counted along held-out greedy answers, "
+        f"with the best trees of {nodes[0]} to {nodes[-1]} nodes of other answers. Speed-up: measured in one race of "
+        f"{len(result['bench']['questions'])} questions, up to {result['config']['max_new_tokens']} tokens each, every "
+        "set of heads with its tree for this machine, against plain decoding of the base that it drafts for; "
+        f"{same:,} of {all_of:,} greedy and exact answers are that base's plain ones:"
+    )
+    ways = list(dict.fromkeys(_way(row) for row in speed))
+    shown = nodes[min(1, len(nodes) - 1)]
+    lines = []
+    for row in rows:
+        own = {_way(each): each["speedup"] for each in speed if each["name"].split(" + ")[0] == row["name"]}
+        minutes = "" if row["training_seconds"] is None else f"{row['training_seconds'] / 60:.0f}"
+        cells = [row["name"], f"{row['parameters'] / 1e6:.2f}", minutes]
+        cells.append(" / ".join(f"{100 * value:.0f}" for value in row["top1"]))
+        cells += [f"{value:.2f}" for value in row["tokens_per_step"].values()]
+        cells.append(f"{row['draft_ms'][shown]:.2f}")
+        lines.append([*cells, *(f"{own[way]:.2f}" if way in own else "" for way in ways)])
+    columns = ["heads", "million parameters", "minutes of training", "top-1 by depth, %"]
+    columns += [f"tokens/step, {n} nodes" for n in nodes] + [f"draft ms, {shown} nodes"]
+    return [opening, "", *_markdown([*columns, *(f"speed-up, {way}" for way in ways)], lines)]
+
+
+def _way(row: dict) -> str:
+    """Acceptance, and who guesses beside the heads."""
+    return " + ".join([row["acceptance"], *row["name"].split(" + ")[1:]])
+
+
+def _claims(result: dict) -> list[str]:
+    opening = "Claims of the Medusa paper, tested on this model and machine (chapter 12):"
+    columns = ("claim", "verdict", "figure")
+    return [
+        opening,
+        "",
+        *_markdown(list(columns), [[row[key] for key in columns] for row in result["summary"]]),
+    ]
 
 
 def _training_speed(result: dict) -> list[str]:

@@ -88,6 +88,31 @@ def test_trees_and_training_speed_are_told_where_they_were_measured(root):
     assert "with the teacher term 10.0 minutes here, 15.0 in torch" in text
 
 
+def test_the_comparison_and_the_claims_are_told_where_they_were_measured(root):
+    folder = root / "artifacts" / "results"
+    heads = {"parameters": 1_330_000, "training_seconds": 480.0, "top1": [0.4, 0.2]}
+    heads |= {"tokens_per_step": {"4": 1.7, "8": 1.9}, "draft_ms": {"4": 0.7, "8": 0.75}}
+    speed = [{"name": name, "acceptance": acceptance, "speedup": value, "identical": same, "prompts": 5}
+             for name, acceptance, value, same in (
+                 ("plain", "greedy", 1.0, None), ("gru", "greedy", 1.3, 5), ("gru", "typical", 1.5, 0),
+                 ("gru + context", "greedy", 1.6, 4))]  # fmt: skip
+    comparison = {
+        "config": {"max_new_tokens": 64},
+        "machine": {"cpu": "Test CPU", "threads": 2, "instruction_sets": ["AVX2"]},
+        "heads": [{"name": "gru", **heads}],
+        "bench": {"summary": speed, "questions": [{}] * 5},
+    }
+    (folder / "comparison.json").write_text(json.dumps(comparison))
+    claims = {"summary": [{"claim": "trees help", "verdict": "reproduced", "figure": "1.5 < 1.9"}]}
+    (folder / "claims.json").write_text(json.dumps(claims))
+    assert readme.main(root) == 0
+    text = (root / "README.md").read_text()
+    assert "| gru | 1.33 | 8 | 40 / 20 | 1.70 | 1.90 | 0.75 | 1.30 | 1.50 | 1.60 |" in text
+    assert "speed-up, greedy | speed-up, typical | speed-up, greedy + context |" in text
+    assert "one race of 5 questions" in text and "9 of 10 greedy and exact answers" in text
+    assert "| trees help | reproduced | 1.5 < 1.9 |" in text
+
+
 def test_a_missing_result_or_marker_is_named_and_changes_nothing(root, capsys):
     (root / "README.md").write_text("no markers")
     assert readme.main(root) == 1
