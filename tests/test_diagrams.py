@@ -2,7 +2,7 @@
 
 from xml.etree import ElementTree
 
-from medusa_core.plots.diagrams import shown, svg_heads, svg_step
+from medusa_core.plots.diagrams import shown, svg_heads, svg_lora, svg_step
 from medusa_core.tree import Tree
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -42,10 +42,17 @@ def test_a_step_shows_every_guess_marks_the_path_and_writes_the_new_text():
     assert {"head 1", "head 2"} <= set(texts)
 
 
+def test_an_adapter_is_drawn_with_its_shapes_and_what_it_costs():
+    texts = words(svg_lora(576, 1536, 16))
+    assert {"W, frozen: 1536 x 576", "A: 16 x 576", "B: 1536 x 16"} <= set(texts)
+    assert "33,792 numbers learn beside 884,736" in texts
+
+
 def test_everything_lies_inside_the_picture():
     tree = Tree.from_paths([(0,), (1,), (2,), (0, 0), (0, 0, 0)])
     path = (0, 1, 4, 5)
-    for picture in (svg_heads(["a"] * 3, ["b"] * 5, 4), svg_step(["a"] * 3, tree, ["b"] * 6, path, "c")):
+    step = svg_step(["a"] * 3, tree, ["b"] * 6, path, "c")
+    for picture in (svg_heads(["a"] * 3, ["b"] * 5, 4), step, svg_lora(576, 1536, 16)):
         width, height = size(picture)
         for box in ElementTree.fromstring(picture).iter(f"{SVG}rect"):
             x, y = float(box.get("x", 0)), float(box.get("y", 0))

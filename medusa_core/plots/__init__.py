@@ -15,6 +15,7 @@ from medusa_core.plots.compare import (
     fig_heads_speed,
     fig_heads_tokens,
 )
+from medusa_core.plots.joint import fig_gain_and_cost, fig_joint, fig_recipes
 from medusa_core.plots.masks import fig_mask, fig_unrolled
 from medusa_core.plots.peers import fig_peers
 from medusa_core.plots.search import (
@@ -41,17 +42,20 @@ __all__ = [
     "fig_context_rates",
     "fig_coverage",
     "fig_expected_tokens",
+    "fig_gain_and_cost",
     "fig_head_accuracy",
     "fig_heads_accuracy",
     "fig_heads_categories",
     "fig_heads_cost",
     "fig_heads_speed",
     "fig_heads_tokens",
+    "fig_joint",
     "fig_lengths",
     "fig_losses",
     "fig_mask",
     "fig_peers",
     "fig_predicted",
+    "fig_recipes",
     "fig_rounding",
     "fig_speedup",
     "fig_step_cost",

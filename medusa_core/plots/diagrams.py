@@ -84,6 +84,31 @@ def svg_step(before: list[str], tree: Tree, texts: list[str], path: tuple[int, .
     return svg(max(_x(columns), 640), bottom + 116, "A step of Medusa decoding", parts)
 
 
+def svg_lora(inputs: int, outputs: int, rank: int) -> str:
+    """A frozen matrix (outputs x inputs) and the adapter of `rank` beside it, whose results are added."""
+    tall, left, right = 150, 190, 430
+    beside = COLOURS["accepted"]
+    parts = [
+        _box(LEFT, 110, BOX, 44, f"x: {inputs}", COLOURS["prefix"], COLOURS["ancestor"]),
+        _box(left, 20, 330, 70, f"W, frozen: {outputs} x {inputs}", COLOURS["closed"], COLOURS["plain"]),
+        _box(left, tall, 140, 60, f"A: {rank} x {inputs}", "#CDEDE3", beside),
+        _box(left + 190, tall, 140, 60, f"B: {outputs} x {rank}", "#CDEDE3", beside),
+        _box(right + 130, 110, 44, 44, "+", "#FFFFFF", COLOURS["plain"]),
+        _box(right + 220, 110, BOX, 44, f"y: {outputs}", COLOURS["prefix"], COLOURS["ancestor"]),
+        _line(LEFT + BOX, 126, left, 55),
+        _line(LEFT + BOX, 138, left, tall + 30),
+        _line(left + 140, tall + 30, left + 190, tall + 30),
+        _line(left + 330, 55, right + 130, 122),
+        _line(left + 330, tall + 30, right + 130, 142),
+        _line(right + 174, 132, right + 220, 132),
+        _label(left + 165, tall + 18, f"{rank}"),
+        _label(
+            left + 165, tall + 88, f"{rank * (inputs + outputs):,} numbers learn beside {inputs * outputs:,}"
+        ),
+    ]
+    return svg(right + 220 + BOX + LEFT, tall + 110, "A matrix with an adapter", parts)
+
+
 def svg(width: float, height: float, title: str, parts: list[str]) -> str:
     """One picture of `parts` on a white ground, which dark pages need, with a marker for arrows."""
     return (
