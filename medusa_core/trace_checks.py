@@ -60,7 +60,7 @@ _TRACE_KEYS = {
 _TRACE_OPTIONAL = {"plain_seconds": ("a list of numbers", _list_of(_is_number))}
 # Settings are free, but those that figures and criteria read must be what they take them for.
 _SETTINGS = dict.fromkeys(("temperature", "epsilon", "delta", "reading_temperature"), _NUMBER)
-_SETTINGS |= dict.fromkeys(("acceptance", "heads", "question", "category"), _TEXT)
+_SETTINGS |= dict.fromkeys(("acceptance", "heads", "drafts", "question", "category"), _TEXT)
 _STEP_KEYS = {
     "tokens": _INTS,
     "parents": _INTS,
