@@ -21,7 +21,7 @@ OUTCOMES = {
     "not reached": ("closed", "circle"),
     "bonus": ("bonus", "star"),
 }
-_OUTCOME_OF = {
+OUTCOME_OF = {
     "root": "root",
     "accepted": "accepted",
     "shorter path": "passed, not taken",
@@ -159,7 +159,7 @@ def _groups(tree: Tree, verdict: Verdict | None) -> list[tuple[str, str, str, li
         names = ["root", *(f"depth {depth}" for depth in range(1, tree.max_depth + 1))]
         by_depth = [np.flatnonzero(tree.depth == depth).tolist() for depth in range(tree.max_depth + 1)]
         return list(zip(names, colours, ["circle"] * len(names), by_depth))
-    outcomes = [_OUTCOME_OF[reason] for reason in verdict.reason]
+    outcomes = [OUTCOME_OF[reason] for reason in verdict.reason]
     groups = []
     for name, (colour, symbol) in OUTCOMES.items():
         if nodes := [node for node, outcome in enumerate(outcomes) if outcome == name]:
