@@ -169,7 +169,10 @@ def others_text(tokenizer, positions: int, length: int = 256) -> TokenSet:
     from pydoc_data.topics import topics
 
     prose = "\n\n".join(topics[name].strip() for name in sorted(topics))
-    ids = np.array(tokenizer(prose, add_special_tokens=False)["input_ids"], np.int32)
+    paragraphs = [
+        f"{part}\n\n" for part in prose.split("\n\n")
+    ]  # a tokenizer warns of texts past its model's context
+    ids = np.concatenate(tokenizer(paragraphs, add_special_tokens=False)["input_ids"]).astype(np.int32)
     count = -(-positions // length)
     if len(ids) < count * (length + 1):
         raise ValueError(f"{positions} positions asked for, but Python's reference has {len(ids)} tokens")

@@ -112,7 +112,7 @@ def test_training_sets_share_the_held_out_texts_and_nothing_else():
         {"samples": 2, "temperatures": [0.0, 0.7]},
     )  # fmt: skip
     held_out = tokens.select("held-out").greedy()
-    letters = lambda text, add_special_tokens: {"input_ids": [ord(c) % 50 for c in text]}  # noqa: E731
+    letters = lambda text, add_special_tokens: {"input_ids": [[ord(c) % 50 for c in part] for part in text]}  # noqa: E731
     others = claims.others_text(letters, 300, length=20)
     assert others.answer_tokens == 300 and all(len(prompt) == 1 for prompt in others.prompt_ids)
     sets = claims.training_sets(tokens, others, 200, held_out)
