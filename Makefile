@@ -9,12 +9,15 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.10 python3 python; d
 PARAMS ?=
 CHAPTERS ?=
 
+# Every wait in these tests has an end; this ends what hangs all the same.
+BROWSER_TEST = timeout --kill-after=20 600 .venv/bin/python -m pytest tests/browser
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help study test lint format lab notebooks doctor clean
+.PHONY: help study test browser-test screenshots lint format lab notebooks doctor clean
 
 help:  ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 study: .venv/installed  ## Run all chapters and print the result table (PARAMS=params/study.yaml: another scale)
 	@.venv/bin/python -m medusa_core.study $(if $(PARAMS),--params '$(PARAMS)')
@@ -24,6 +27,12 @@ test: lint  ## Check style, run the tests and check the notebooks' saved outputs
 	.venv/bin/python -m pytest tests
 	PLOTLY_RENDERER=json .venv/bin/python -m pytest -p no:cacheprovider \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout 1200 notebooks
+
+browser-test: .venv/browser  ## Drive JupyterLab and exported pages in headless Chromium (skipped without one)
+	$(BROWSER_TEST)
+
+screenshots: .venv/browser  ## The same, and renew the pictures of the explorers
+	$(BROWSER_TEST) --write-screenshots
 
 lint: .venv/installed  ## Check style
 	.venv/bin/ruff check .
@@ -45,6 +54,11 @@ doctor: .venv/installed  ## Say what this machine has and lacks, with the fix fo
 clean:  ## Remove .venv, run outputs and caches; models and shipped artifacts stay
 	rm -rf .venv artifacts/runs artifacts/cache *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/browser: .venv/installed
+	@echo 'Installing playwright, 52 MB, without a browser of its own'
+	@.venv/bin/python -m pip install --quiet -e '.[dev,browser]'
+	@touch $@
 
 .venv/installed: pyproject.toml
 	@if [ -z '$(PYTHON)' ]; then \
