@@ -12,16 +12,17 @@ from medusa_core.summary import PLAIN
 
 def fig_heads_tokens(result: dict) -> go.Figure:
     """Counted tokens a step against the nodes of the tree, a line a set of heads, the best first."""
-    rows = sorted(result["heads"], key=lambda row: -max(row["tokens_per_step"].values()))
+    rows, colours = result["heads"], ramp(len(result["heads"]))  # colours as in the figure of accuracies
     figure = go.Figure()
-    for number, (row, colour) in enumerate(zip(rows, ramp(len(rows)))):
+    best_first = sorted(enumerate(rows), key=lambda each: -max(each[1]["tokens_per_step"].values()))
+    for number, row in best_first:
         nodes = [int(n) for n in row["tokens_per_step"]]
         figure.add_scatter(
             x=nodes,
             y=[round(value, 4) for value in row["tokens_per_step"].values()],
             name=html.escape(row["name"]),
             mode="lines+markers",
-            line={"width": 3, "color": colour, "dash": DASHES[number % len(DASHES)]},
+            line={"width": 3, "color": colours[number], "dash": DASHES[number % len(DASHES)]},
             marker={"size": 10, "symbol": SYMBOLS[number % len(SYMBOLS)]},
             hovertemplate="%{x} nodes: %{y:.3f} tokens/step<extra>" + html.escape(row["name"]) + "</extra>",
         )
@@ -30,7 +31,7 @@ def fig_heads_tokens(result: dict) -> go.Figure:
         title="nodes below the root", type="log", tickvals=ticks, ticktext=list(map(str, ticks))
     )
     figure.update_yaxes(title="tokens / step")
-    return styled(figure, "What a tree of each head's guesses brings")
+    return styled(figure, "What a tree of guesses brings, by who guesses")
 
 
 def fig_heads_accuracy(result: dict) -> go.Figure:
