@@ -68,6 +68,10 @@ class Sources:
     length: int = 0
     rates: Sequence[float] = ()
 
+    def best(self) -> float:
+        """Probability of the likeliest guess for the next token, 0 where there is none."""
+        return max((p for p, *_ in self.children((), 0, True).values()), default=0.0)
+
     def children(self, path: Sequence[int], place: int, on_chain: bool) -> dict[int, tuple[float, int, str]]:
         """Guesses for the token after `path`: {token: (probability, node of the heads' tree or -1, who)}."""
         depth = len(path)

@@ -85,7 +85,9 @@ def test_the_context_alone_is_a_chain_as_long_as_its_rates_carry():
 def test_a_guess_that_heads_and_context_share_is_one_row():
     text = ContextIndex([1, 2, 10, 20, 5, 1, 2])
     heads = Heads([10, 11, 21], [0.4, 0.3, 0.5])
-    draft = Plan(FLAT, Tree.from_paths([(0,), (1,), (0, 0)]), RATES).draft(heads, None, text)
+    draft = Plan(FLAT, Tree.from_paths([(0,), (1,), (0, 0)]), (0.0, *(0.45,) * LONGEST)).draft(
+        heads, None, text
+    )
     found = dict(rows(draft))
     assert found[(10,)] == "both" and found[(11,)] == "heads" and found[(10, 20)] == "context"
     assert found[(10, 21)] == "heads" and len(found) == draft.tree.size
@@ -101,6 +103,14 @@ def test_where_the_context_is_trusted_other_guesses_are_worth_less():
     assert rows(beside)[1:] == [((10,), "context")], (
         "0.9 + 0.81 and 0.9 + 0.05 are not worth 1.45 times the time"
     )
+
+
+def test_heads_are_not_asked_where_the_text_is_sure():
+    cost = StepCost((1.0,) * 64, draft_seconds=0.5)
+    sure, unsure = (Plan(cost, Tree.from_paths([(0,)]), (0.0, *(rate,) * LONGEST)) for rate in (0.6, 0.4))
+    text = ContextIndex([1, 2, 10, 1, 2])
+    assert set(sure.draft(Heads([11], [0.9]), None, text).source[1:]) == {"context"}
+    assert "heads" in unsure.draft(Heads([11], [0.9]), None, text).source
 
 
 def test_a_plan_survives_its_file(tmp_path):
