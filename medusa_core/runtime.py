@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import platform
 import shutil
@@ -183,7 +184,9 @@ def _import_jittor(home: Path) -> None:
     log = Path(name)
     try:
         with os.fdopen(handle, "w") as file, _redirected(file) as console:
-            utils = import_utils(home)
+            with (home / "start.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # Jittor's own lock does not cover its first files in `home`
+                utils = import_utils(home)
             stamp = ready_stamp(utils)
             first_rank = os.environ.get("OMPI_COMM_WORLD_RANK", "0") == "0"
             cold = not stamp.exists() and first_rank
