@@ -14,13 +14,16 @@ BROWSER_TEST = timeout --kill-after=20 600 .venv/bin/python -m pytest tests/brow
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help study test browser-test screenshots lint format lab notebooks doctor clean
+.PHONY: help study report test browser-test screenshots lint format lab notebooks doctor clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 study: .venv/installed  ## Run all chapters and print the result table (PARAMS=params/study.yaml: another scale)
 	@.venv/bin/python -m medusa_core.study $(if $(PARAMS),--params '$(PARAMS)')
+
+report: .venv/installed  ## Build one site of the saved chapters, the results and the dashboard, without running anything
+	@.venv/bin/python -m medusa_core.site
 
 test: lint  ## Check style, run the tests and check the notebooks' saved outputs
 	@.venv/bin/python -c 'from medusa_core import runtime; runtime.start()'

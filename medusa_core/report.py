@@ -1,25 +1,44 @@
 """Turns executed notebooks into pages that need no network, and result files into tables."""
 
+import csv
 import html
+import io
 import json
+import os
 import re
+import secrets
 from pathlib import Path
 
+from medusa_core import runtime
+
 PLOTLY = "application/vnd.plotly.v1+json"
+PLOTLY_FILE = "plotly.min.js"  # beside the pages, which share it
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 MATH = re.compile(r"\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$]+?)\$", re.DOTALL)
-# nbconvert's page without the scripts that it would load from elsewhere.
+# nbconvert's page without the scripts that it would load from elsewhere, dark where the reader's system is.
 PAGE = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
-{% block html_head_js_mermaidjs %}{% endblock %}"""
-STYLE = "body{font:16px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em}" + (
-    "table{border-collapse:collapse}td,th{border-bottom:1px solid #ccc;padding:.2em .8em;text-align:left}"
+{% block html_head_js_mermaidjs %}{% endblock %}
+{% block notebook_css %}{{ super() }}
+{{ resources.include_css('static/theme-dark.css')
+   | replace('<style', '<style media="(prefers-color-scheme: dark)"', 1) }}
+{% endblock %}"""
+# Nothing is loaded but files beside the page, and no script runs that does not carry the page's own number.
+POLICY = (
+    "default-src 'none'; img-src data: blob: 'self'; font-src data:; style-src 'unsafe-inline'; "
+    "script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'"
 )
+PAGES = Path(__file__).with_name("pages")
+NAVIGATION = "<a href='index.html'>All chapters</a>"
 
 
-def export(notebook: Path, page: Path) -> None:
-    """Write an executed notebook as one HTML file that loads nothing: plotly.js once, formulas as MathML."""
+def export(notebook: Path, page: Path, navigation: str = NAVIGATION) -> None:
+    """Write an executed notebook as an HTML page that loads nothing but plotly.js from the file beside it.
+
+    Formulas become MathML and links to notebooks links to their pages; what would run within outputs is left out.
+    navigation: HTML of the links on top.
+    """
     import nbformat
     from bs4 import BeautifulSoup
     from jinja2 import DictLoader
@@ -27,22 +46,48 @@ def export(notebook: Path, page: Path) -> None:
 
     content = nbformat.read(notebook, as_version=4)
     content.metadata.pop("widgets", None)  # with it, the page would load a widget manager from elsewhere
-    has_figures = False
+    nonce = secrets.token_urlsafe(16)
     for cell in content.cells:
         if cell.cell_type == "code":
             for output in cell.outputs:
                 _still_widget(output)
-                has_figures |= _draw_figure(output)
+                _draw_figure(output, nonce)
     exporter = HTMLExporter(extra_loaders=[DictLoader({"page.html.j2": PAGE})], template_file="page.html.j2")
     body, _ = exporter.from_notebook_node(content, {"metadata": {"name": notebook.stem}})
     soup = BeautifulSoup(body, "html.parser")
+    _disarm(soup, nonce)
     _set_formulas(soup)
-    text = str(soup)
-    if has_figures:
-        from plotly.offline import get_plotlyjs
+    _set_links(soup, page)
+    head = policy(nonce) + plotly_script(page.parent, nonce) + f"<style>{_style('chapter.css')}</style>"
+    soup.head.insert(0, BeautifulSoup(head, "html.parser"))
+    soup.body.insert(0, BeautifulSoup(f"<nav class='site'>{navigation}</nav>", "html.parser"))
+    page.write_text(str(soup), encoding="utf-8")
 
-        text = text.replace("</head>", f"<script>{get_plotlyjs()}</script></head>", 1)
-    page.write_text(text, encoding="utf-8")
+
+def policy(nonce: str) -> str:
+    """The tag that forbids a page to load from elsewhere or to run scripts without its `nonce`."""
+    return f'<meta http-equiv="Content-Security-Policy" content="{POLICY.format(nonce=nonce)}">'
+
+
+def plotly_script(folder: Path, nonce: str) -> str:
+    """The tag that loads plotly.js from `folder`, where it is put unless it lies there already."""
+    from plotly.offline import get_plotlyjs
+
+    file, text = folder / PLOTLY_FILE, get_plotlyjs()
+    if not file.exists() or file.read_text(encoding="utf-8") != text:
+        file.write_text(text, encoding="utf-8")
+    return f"<script src='{PLOTLY_FILE}' nonce='{nonce}'></script>"
+
+
+def _disarm(soup, nonce: str) -> None:
+    """Take out what would run: scripts without the page's `nonce`, event handlers, and addresses that are scripts."""
+    for script in soup.find_all("script"):
+        if script.get("nonce") != nonce:
+            script.decompose()
+    for tag in soup.find_all(True):
+        for name, value in list(tag.attrs.items()):
+            if name.startswith("on") or str(value).strip().lower().startswith("javascript:"):
+                del tag[name]
 
 
 def _still_widget(output: dict) -> None:
@@ -51,11 +96,11 @@ def _still_widget(output: dict) -> None:
         output["data"] = {"text/plain": "(an interactive control: open this chapter in JupyterLab)"}
 
 
-def _draw_figure(output: dict) -> bool:
-    """Replace a stored plotly figure by HTML that draws it; whether there was one."""
+def _draw_figure(output: dict, nonce: str) -> None:
+    """Replace a stored plotly figure by HTML that draws it."""
     figure = output.get("data", {}).get(PLOTLY)
     if figure is None:
-        return False
+        return
     import plotly.io
 
     drawing = plotly.io.to_html(
@@ -66,8 +111,23 @@ def _draw_figure(output: dict) -> bool:
         validate=False,
         auto_play=False,  # frames wait for their button
     )
-    output["data"] = {"text/html": drawing}
-    return True
+    # Texts of the figure hold no "<script": plotly writes their "<" as an escape.
+    output["data"] = {"text/html": drawing.replace("<script", f'<script nonce="{nonce}"')}
+
+
+def _set_links(soup, page: Path) -> None:
+    """Let links that are relative to the notebooks' folder lead where they mean from `page`."""
+    for link in soup.select(".jp-MarkdownOutput a[href]"):
+        target, mark, place = link["href"].partition("#")
+        if not target or ":" in target:
+            continue
+        file = runtime.ROOT / "notebooks" / target
+        if file.suffix == ".ipynb":
+            link["href"] = file.with_suffix(".html").name + mark + place
+        elif (copy := page.parent / "data" / file.name).exists():
+            link["href"] = copy.relative_to(page.parent).as_posix()
+        elif file.exists():
+            link["href"] = Path(os.path.relpath(file, page.parent)).as_posix() + mark + place
 
 
 def _set_formulas(soup) -> None:
@@ -91,23 +151,59 @@ def _formula(match: re.Match) -> str:
         return match[0]
 
 
-def write_index(page: Path, chapters: list[tuple[str, str]], tables: dict[str, list[dict]]) -> None:
-    """Write the page that links chapters, given as (stem, note), and shows the result tables by file name."""
-    lines = [f"<!DOCTYPE html><html lang='en'><meta charset='utf-8'><title>{page.parent.name}</title>"]
-    lines.append(f"<style>{STYLE}</style><h1>The study: {html.escape(page.parent.name)}</h1>")
-    lines.append("<h2>Chapters</h2><ul>")
-    for stem, note in chapters:
-        lines.append(f"<li><a href='{stem}.html'>{stem}</a> {html.escape(note)}</li>")
-    lines.append("</ul>")
+def write_index(
+    page: Path,
+    title: str,
+    chapters: list[tuple[str, str, str]],
+    tables: dict[str, list[dict]],
+    lead: str = "",
+    links: dict[str, str] | None = None,
+) -> None:
+    """Write the page that links chapters, given as (stem, words, note), and shows tables by file name.
+
+    lead: HTML below the title; links: HTML after the name of a table.
+    """
+    lines = [f"<h1>{html.escape(title)}</h1>{lead}<h2>Chapters</h2><ul>"]
+    for stem, words, note in chapters:
+        href = html.escape(f"{stem}.html")
+        lines.append(f"<li><a href='{href}'>{html.escape(words)}</a> {html.escape(note)}</li>")
+    lines.append("</ul><h2>Results</h2>")
     for name, rows in tables.items():
-        columns = _columns(rows)
-        lines.append(f"<h2>{html.escape(name)}</h2><table><tr>")
-        lines.extend(f"<th>{html.escape(column)}</th>" for column in columns)
-        for row in rows:
-            cells = "".join(f"<td>{html.escape(_shown(row.get(column)))}</td>" for column in columns)
-            lines.append(f"</tr><tr>{cells}")
-        lines.append("</tr></table>")
-    page.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        after = (links or {}).get(name, "")
+        lines.append(f"<details><summary>{html.escape(name)}: {len(rows)} rows</summary><p>{after}</p>")
+        lines.append(f"{html_table(rows)}</details>")
+    write_page(page, title, "\n".join(lines))
+
+
+def write_page(page: Path, title: str, body: str, scripts: str = "", nonce: str = "") -> None:
+    """Write a page of this site's style. Only `scripts`, tags that carry `nonce`, run on it."""
+    page.write_text(
+        "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'>"
+        f"{policy(nonce or secrets.token_urlsafe(16))}<meta name='viewport' content='width=device-width'>"
+        f"<title>{html.escape(title)}</title><style>{_style('page.css')}</style></head>\n"
+        f"<body>{body}\n{scripts}</body></html>\n",
+        encoding="utf-8",
+    )
+
+
+def html_table(rows: list[dict]) -> str:
+    """Rows as an HTML table, one column per key in order of appearance; it scrolls where it is too wide."""
+    columns = columns_of(rows)
+    lines = ["".join(f"<th>{html.escape(column)}</th>" for column in columns)]
+    for row in rows:
+        values = [row.get(column) for column in columns]
+        cells = (f"<td{_side(value)}>{html.escape(_shown(value))}</td>" for value in values)
+        lines.append("".join(cells))
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<div class='wide' tabindex='0'><table>{body}</table></div>"
+
+
+def _side(value: object) -> str:
+    return " class='number'" if isinstance(value, int | float) and not isinstance(value, bool) else ""
+
+
+def _style(name: str) -> str:
+    return (PAGES / name).read_text(encoding="utf-8")
 
 
 def result_tables(files: list[Path], root: Path) -> dict[str, list[dict]]:
@@ -134,7 +230,7 @@ def result_tables(files: list[Path], root: Path) -> dict[str, list[dict]]:
 
 def text_table(rows: list[dict]) -> str:
     """Rows as aligned text, one column per key in order of appearance; numbers to the right."""
-    columns = _columns(rows)
+    columns = columns_of(rows)
     cells = [columns, *([_shown(row.get(column)) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     numeric = [all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns]
@@ -147,7 +243,17 @@ def text_table(rows: list[dict]) -> str:
     )
 
 
-def _columns(rows: list[dict]) -> list[str]:
+def as_csv(rows: list[dict]) -> str:
+    """Rows as CSV, one column per key in order of appearance."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns_of(rows))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def columns_of(rows: list[dict]) -> list[str]:
+    """The keys of rows, in order of appearance."""
     return list(dict.fromkeys(column for row in rows for column in row))
 
 

@@ -17,7 +17,7 @@ from medusa_core.files import write_json
 
 PACKAGE = Path(__file__).parent
 # Modules that no chapter's result depends on.
-APART = {"study.py", "report.py", "doctor.py"}
+APART = {"study.py", "report.py", "site.py", "doctor.py"}
 # What a chapter reads unless its notebook metadata says {"medusa": {"inputs": [globs below the root]}}.
 DEFAULT_INPUTS = ["artifacts/data/**/*", "artifacts/heads/**/*"]
 CELL_HOURS = {"quick": 0.5, "given": 24}  # a full training is one cell
@@ -179,9 +179,9 @@ def _conclude(root: Path, folder: Path, done: dict[str, dict]) -> None:
         tables = report.result_tables([*shipped, *own], root)
     except ValueError as error:
         raise StudyError(str(error)) from error
-    notes = [(stem, f"{entry['seconds']:.0f} s, {entry['finished']}") for stem, entry in done.items()]
+    notes = [(stem, stem, f"{entry['seconds']:.0f} s, {entry['finished']}") for stem, entry in done.items()]
     index = folder / "index.html"
-    report.write_index(index, notes, tables)
+    report.write_index(index, f"The study: {folder.name}", notes, tables)
     print(f"\nThe chapters as pages: {index}")
     for name, rows in tables.items():
         print(f"\n{name}\n{report.text_table(rows)}")
