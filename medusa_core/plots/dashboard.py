@@ -175,6 +175,7 @@ def fig_peer_speed(peers: dict, category=None) -> go.Figure | None:
 
 def _short_axis(figure: go.Figure) -> go.Figure:
     """For a panel half a page wide."""
+    figure.update_annotations(bgcolor="#FFFFFF")  # a number may lie on the dashed line
     return figure.update_xaxes(title="tokens/s (whiskers: 10% to 90%)")
 
 
