@@ -30,6 +30,15 @@ def ramp(count: int) -> list[str]:
     return sample_colorscale("Cividis", places)
 
 
+def series(number: int, count: int) -> dict:
+    """Line and marker of series `number` of `count`, told apart by dash and symbol as well as by colour."""
+    colour = ramp(count)[number]
+    return {
+        "line": {"color": colour, "width": 3, "dash": DASHES[number % len(DASHES)]},
+        "marker": {"color": colour, "size": 10, "symbol": SYMBOLS[number % len(SYMBOLS)]},
+    }
+
+
 def styled(figure: go.Figure, title: str, height: int = 460, **layout) -> go.Figure:
     """Apply the common fonts, margins and white ground; returns the same figure."""
     figure.update_layout(
