@@ -156,7 +156,8 @@ def _navigation(titles: dict[str, str], place: int) -> str:
     stems = list(titles)
     for words, other in (("Before", place - 1), ("Next", place + 1)):
         if 0 <= other < len(stems):
-            links.append(f"<a href='{stems[other]}.html'>{words}: {html.escape(titles[stems[other]])}</a>")
+            title = html.escape(titles[stems[other]])
+            links.append(f"<a href='{stems[other]}.html' title='{title}'>{words}: {stems[other][:2]}</a>")
     return "\n".join(links)
 
 

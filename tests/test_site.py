@@ -115,7 +115,7 @@ def test_the_dashboards_data_is_all_of_its_choices(built):
 def test_links_between_notebooks_become_links_between_pages(built):
     assert 'href="02_next.html#end"' in pages(built)["01_a.html"]
     assert "<p><a>kept</a></p>" in pages(built)["01_a.html"]
-    assert "Next: 02_next" in pages(built)["01_a.html"]
+    assert "Next: 02<" in pages(built)["01_a.html"]
     assert "open this chapter in JupyterLab" in pages(built)["01_a.html"]
 
 
