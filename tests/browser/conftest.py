@@ -62,7 +62,7 @@ def lab(chromium, tmp_path_factory):
 @pytest.fixture
 def page(browser, request):
     """A page that a test has for itself; the test fails if its console or network has something to complain of."""
-    size = {"width": 1280, "height": 1000}
+    size = {"width": 1440, "height": 1300}  # the largest figure with its controls
     with WatchedPage(browser, size, WAIT_MS) as watched:
         yield watched
         failed = request.node.stash.get(FAILED, False)

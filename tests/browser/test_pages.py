@@ -1,4 +1,6 @@
-"""Exported pages: every figure is drawn and moves without a kernel, nothing is fetched, and text stays text."""
+"""The report's pages: every figure is drawn and moves without a kernel, nothing is fetched, and text stays text."""
+
+import json
 
 import nbformat
 import pytest
@@ -7,65 +9,68 @@ pytest.importorskip("playwright", reason="playwright is not installed: pip insta
 
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from playwright.sync_api import expect
+from plotly.utils import PlotlyJSONEncoder
 
-from medusa_core import report
+from medusa_core import report, site
 from medusa_core.plots import fig_tree
 from medusa_core.runtime import ROOT
 from medusa_core.tree import Tree
 
-CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CHAPTERS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 HOSTILE = "<script>window.hit = 1</script><img src=x onerror='window.hit = 1'>"
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-def test_the_page_of_a_chapter_draws_all_its_figures(chapter, page, tmp_path):
-    _open(page, chapter, tmp_path)
-    outputs = [o for cell in nbformat.read(chapter, 4).cells for o in cell.get("outputs", ())]
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """The site that `make report` builds, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("pages") / "report"
+    site.build(ROOT, folder)
+    return folder
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_the_page_of_a_chapter_draws_all_its_figures(chapter, pages, page):
+    page.raw.goto((pages / f"{chapter}.html").as_uri())
+    outputs = [o for cell in nbformat.read(CHAPTERS[chapter], 4).cells for o in cell.get("outputs", ())]
     figures = page.raw.locator(".js-plotly-plot")
     expect(figures).to_have_count(sum(report.PLOTLY in output.get("data", ()) for output in outputs))
     for figure in figures.all():
         expect(figure.locator(".main-svg").first).to_be_attached()
-    wide = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert page.raw.evaluate(wide) <= 0, "the page scrolls sideways"
 
 
-def test_a_slider_switches_a_figure_on_the_page_of_chapter_11(page, tmp_path):
-    (chapter,) = (path for path in CHAPTERS if path.name.startswith("11"))
-    _open(page, chapter, tmp_path)
+def test_a_slider_switches_a_figure_on_the_page_of_chapter_11(pages, page):
+    page.raw.goto((pages / "11_plan_for_scale.html").as_uri())
     figure = page.raw.locator(".js-plotly-plot", has=page.raw.locator(".slider-container")).first
     expect(figure.locator(".gtitle")).to_contain_text("batch size 1 ")
-    figure.locator(".slider-tick-touch-rect, .slider-rail-touch-rect").last.scroll_into_view_if_needed()
     rail = figure.locator(".slider-rail-touch-rect")
+    rail.scroll_into_view_if_needed()
     box = rail.bounding_box()
     rail.click(position={"x": box["width"] - 12, "y": box["height"] / 2})
     expect(figure.locator(".gtitle")).to_contain_text("batch size 64")
 
 
+def test_play_steps_through_an_answer_on_the_page_of_chapter_10(pages, page):
+    page.raw.goto((pages / "10_replay_acceptance.html").as_uri())
+    figure = page.raw.locator(".js-plotly-plot", has=page.raw.locator(".updatemenu-button")).first
+    shown = figure.locator(".slider-label").first  # the others are the places to go to
+    expect(shown).to_have_text("step 4")
+    figure.locator(".updatemenu-button", has_text="Play").click()
+    expect(shown).to_have_text("step 6")
+    figure.locator(".updatemenu-button", has_text="Pause").click()
+
+
 def test_text_of_a_model_cannot_become_script(page, tmp_path):
     tree = Tree.from_paths([[0], [0, 0]])
-    figure = fig_tree(tree, texts=[HOSTILE] * 3).to_plotly_json()
+    figure = json.loads(json.dumps(fig_tree(tree, texts=[HOSTILE] * 3), cls=PlotlyJSONEncoder))
     cell = new_code_cell("print(text)")
     cell.outputs = [
         new_output("stream", text=HOSTILE),
         new_output("execute_result", data={"text/plain": HOSTILE}),
-        new_output("display_data", data={report.PLOTLY: nbformat.from_dict(_plain(figure))}),
+        new_output("display_data", data={report.PLOTLY: nbformat.from_dict(figure)}),
     ]
     nbformat.write(new_notebook(cells=[cell]), tmp_path / "hostile.ipynb")
-    _open(page, tmp_path / "hostile.ipynb", tmp_path)
+    report.export(tmp_path / "hostile.ipynb", tmp_path / "hostile.html")
+    page.raw.goto((tmp_path / "hostile.html").as_uri())
     expect(page.raw.locator(".js-plotly-plot .main-svg").first).to_be_attached()
     expect(page.raw.get_by_text("<script>window.hit = 1</script>").first).to_be_visible()
     assert page.raw.evaluate("() => window.hit === undefined")
-
-
-def _plain(figure: dict) -> dict:
-    import json
-
-    from plotly.utils import PlotlyJSONEncoder
-
-    return json.loads(json.dumps(figure, cls=PlotlyJSONEncoder))
-
-
-def _open(page, notebook, folder) -> None:
-    target = folder / f"{notebook.stem}.html"
-    report.export(notebook, target)
-    page.raw.goto(target.as_uri())
