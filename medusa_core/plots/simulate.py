@@ -159,7 +159,8 @@ def fig_scenario(sweep: Sweep, prediction: Prediction, nodes: int, title: str) -
     rows = np.arange(1, len(sweep.speedup) + 1)
     lines = {"tokens/step": sweep.tokens_per_step, "overhead": sweep.overhead, "speed-up": sweep.speedup}
     marks = (prediction.tokens_per_step, prediction.overhead, prediction.speedup)
-    for (name, values), mark, colour, dash, symbol in zip(lines.items(), marks, ramp(3), DASHES, SYMBOLS):
+    shades = ramp(len(lines) + 1)  # without the lightest, which is too pale for a line on white
+    for (name, values), mark, colour, dash, symbol in zip(lines.items(), marks, shades, DASHES, SYMBOLS):
         figure.add_scatter(
             x=rows.tolist(),
             y=values.round(4).tolist(),
