@@ -16,6 +16,7 @@ from IPython.display import display
 from medusa_core import tree as trees
 from medusa_core.plots.masks import STAGES, fig_mask, fig_unrolled, mask_view, unrolled_rows
 from medusa_core.tree import Tree, TreeError
+from medusa_core.widgets_output import Output
 
 # Top-3 accuracies of Medusa-1 heads on Vicuna-7B, FasterDecoding/Medusa assets/medusa_acc.csv.
 _ACCURACY = [[0.56, 0.11, 0.06], [0.32, 0.11, 0.06], [0.20, 0.09, 0.06]]
@@ -65,19 +66,6 @@ def summary_mask(tree: Tree, stage: str = "tree step", past: int = 4, padding: i
     return f"{line}; {len(tree.paths)} paths unrolled take {rows} rows, the tree {tree.size}"
 
 
-class _Replaceable:
-    """A figure as an output with an identity: plotly figures display themselves, which loses the display_id."""
-
-    def __init__(self, figure: go.Figure):
-        self.figure = figure
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        return self.figure._repr_mimebundle_(include, exclude)
-
-    def __repr__(self):
-        return self.figure.layout.title.text
-
-
 class MaskExplorer:
     """Controls and the two figures that they drive; see `explore_mask`.
 
@@ -101,7 +89,7 @@ class MaskExplorer:
         )
         self.mask_figure = self.unrolled_figure = go.Figure()
         self._unrolled = None  # choices of the tree in unrolled_figure
-        self._handles = {}
+        self._outputs = {"mask": Output(), "unrolled": Output()}
         self._updating = False
         self.update()
         for control in (self.preset, self.typed, self.stage, self.past, self.padding, self.locked):
@@ -131,26 +119,19 @@ class MaskExplorer:
         self._offer_rows(mask_view(tree, **state, length=LENGTH).rows)
         locked = None if self.locked.value == NO_ROW else self.locked.value
         self.mask_figure = fig_mask(tree, **state, length=LENGTH, locked_row=locked)
-        self._redraw("mask", self.mask_figure)
+        self._outputs["mask"].draw(self.mask_figure)
         if tree.choices != self._unrolled:  # the larger figure, which a slider does not change
             self.unrolled_figure, self._unrolled = fig_unrolled(tree), tree.choices
-            self._redraw("unrolled", self.unrolled_figure)
+            self._outputs["unrolled"].draw(self.unrolled_figure)
 
     def show(self) -> None:
         """Display controls, figures and the summary line."""
         display(self.controls)
-        self._handles["mask"] = display(_Replaceable(self.mask_figure), display_id=True)
-        self._handles["unrolled"] = display(_Replaceable(self.unrolled_figure), display_id=True)
+        for output in self._outputs.values():
+            output.show()
         print(self.summary)
 
     _ipython_display_ = show
-
-    def _redraw(self, name: str, figure: go.Figure) -> None:
-        if handle := self._handles.get(name):
-            # JupyterLab's plotly renderer draws an output once and ignores what it is replaced with, unless the
-            # kind of output changes in between.
-            handle.update({"text/plain": figure.layout.title.text}, raw=True)
-            handle.update(_Replaceable(figure))
 
     def _offer_rows(self, names: list[str]) -> None:
         """Offer the rows of the mask to lock; a locked row that is no longer there is let go."""

@@ -7,6 +7,7 @@ import pytest
 
 from medusa_core import accept, masks, plots, summary, tree
 from medusa_core.plots import palette
+from medusa_core.plots.mask_rows import fig_mask_rows
 from medusa_core.plots.masks import MOST_LABELLED, mask_view, unrolled_rows
 from medusa_core.plots.trees import layout
 from medusa_core.tree import Tree
@@ -69,6 +70,17 @@ def test_locked_row_frames_its_path_and_dims_the_others():
     assert [(shape.x0, shape.y0) for shape in frames] == [(-0.5, 3.5), (0.5, 3.5), (1.5, 3.5), (4.5, 3.5)]
     veils = [shape for shape in figure.layout.shapes if shape.type == "rect" and shape.line.width == 0]
     assert [(shape.y0, shape.y1) for shape in veils] == [(-0.5, 3.5)]  # row 4 is the last
+
+
+def test_every_row_can_be_lit_without_a_kernel():
+    figure = fig_mask_rows(TREE, past=1, locked_row=2)
+    (slider,) = figure.layout.sliders
+    assert [step.label for step in slider.steps] == ["root", "0", "1", "0.0", "0.1"] and slider.active == 2
+    plain = plots.fig_mask(TREE, past=1, locked_row=2).layout.shapes
+    assert figure.layout.shapes == plain and len(slider.steps[2].args[0]["shapes"]) == len(plain)
+    for row, step in enumerate(slider.steps):
+        frames = [shape for shape in step.args[0]["shapes"] if shape["line"]["width"] == 3]
+        assert len(frames) == masks.tree_mask(TREE, past=1)[row].sum()
 
 
 @pytest.mark.parametrize("stage", ["training", "prefill", "cached step"])

@@ -113,7 +113,7 @@ def fig_mask(
     if past:
         _add_split(figure, past, len(view.rows), "tree" if stage == "tree step" else "new tokens")
     if locked_row is not None:
-        _add_lock(figure, view, locked_row)
+        figure.layout.shapes += tuple(map(go.layout.Shape, lock_shapes(view, locked_row)))
     _name_axes(figure, view)
     size = f"{len(view.rows)} queries x {len(view.columns)} keys"
     title = f"{stage.capitalize()} mask: {size}, {view.open_cells} cells open"
@@ -236,28 +236,18 @@ def _add_split(figure: go.Figure, past: int, rows: int, label: str) -> None:
         )
 
 
-def _add_lock(figure: go.Figure, view: MaskView, row: int) -> None:
+def lock_shapes(view: MaskView, row: int) -> list[dict]:
+    """Shapes that veil all rows but one and frame its open cells."""
+    right, shapes = len(view.columns) - 0.5, []
     for top, bottom in ((-0.5, row - 0.5), (row + 0.5, len(view.rows) - 0.5)):
         if bottom > top:
-            figure.add_shape(
-                type="rect",
-                x0=-0.5,
-                x1=len(view.columns) - 0.5,
-                y0=top,
-                y1=bottom,
-                fillcolor="rgba(255,255,255,0.65)",
-                line={"width": 0},
-            )
+            veil = {"fillcolor": "rgba(255,255,255,0.65)", "line": {"width": 0}}
+            shapes.append({"type": "rect", "x0": -0.5, "x1": right, "y0": top, "y1": bottom, **veil})
     for key, reason in enumerate(view.reasons[row]):
         if reason in masks.OPEN:
-            figure.add_shape(
-                type="rect",
-                x0=key - 0.5,
-                x1=key + 0.5,
-                y0=row - 0.5,
-                y1=row + 0.5,
-                line={"width": 3, "color": "#000"},
-            )
+            cell = {"x0": key - 0.5, "x1": key + 0.5, "y0": row - 0.5, "y1": row + 0.5}
+            shapes.append({"type": "rect", **cell, "line": {"width": 3, "color": "#000"}})
+    return shapes
 
 
 def _name_axes(figure: go.Figure, view: MaskView) -> None:
