@@ -21,7 +21,13 @@ def sample(category, tokens=10, text="text"):
 
 
 def benchmark(name="medusa1", categories=("coding", "math"), text="text"):
-    ways = [("plain", "greedy"), (name, "greedy"), (f"{name} + context", "greedy"), (name, "typical")]
+    ways = [
+        ("plain", "greedy"),
+        ("plain", "sampling"),
+        (name, "greedy"),
+        (f"{name} + context", "greedy"),
+        (name, "typical"),
+    ]
     samples = [sample(category, text=text) for category in categories]
     return {
         "summary": [rates(*each) for each in ways],

@@ -44,10 +44,10 @@ def test_filters_leave_what_was_asked_for(found):
     assert dashboard.fig_step_tokens(bench, category="unknown") is None
 
 
-def test_a_steps_time_adds_up_and_plain_decoding_stays(found):
+def test_a_steps_time_adds_up_and_plain_decoding_of_its_temperature_stays(found):
     bench = found.benches["benchmark.json"]
     *phases, totals = dashboard.fig_time(bench, "step", acceptance="typical").data
-    assert list(totals.y) == ["plain, greedy", "medusa1, typical, T = 0.7"]
+    assert list(totals.y) == ["plain, sampling, T = 0.7", "medusa1, typical, T = 0.7"]
     assert [trace.name for trace in phases] == ["prefill", "verify", "accept", "commit", "draft", "rest"]
     assert sum(trace.x[1] for trace in phases) == pytest.approx(1e3 * 2.0 / 10, abs=0.01) == totals.x[1]
     assert dashboard.fig_time(bench, "token").data[-1].x[0] == pytest.approx(1e3 * 2.0 / 20)

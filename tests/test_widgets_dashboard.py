@@ -26,7 +26,9 @@ def test_filters_change_the_figure(tmp_path):
     explorer.panel.value = "Tokens a step"
     assert len(explorer.figure.data) == 2
     explorer.filters["acceptance"].value = "typical"
-    assert [trace.meta for trace in explorer.figure.data] == [{"head": "medusa1", "acceptance": "typical"}]
+    assert [trace.meta for trace in explorer.figure.data] == [
+        {"head": ["medusa1"], "acceptance": ["typical"]}
+    ]
     words = "result file benchmark.json, heads all, acceptance typical, category all"
     assert explorer.summary == f"Tokens a step: {words}"
 

@@ -6,7 +6,7 @@ const POINTWISE = ["x", "y", "text", "customdata"];
 
 function narrow(figure, wanted) {
   const fits = (meta) =>
-    ["head", "acceptance"].every((key) => wanted[key] === null || ((meta || {})[key] ?? wanted[key]) === wanted[key]);
+    ["head", "acceptance"].every((key) => wanted[key] === null || !meta?.[key] || meta[key].includes(wanted[key]));
   figure.data = figure.data.filter((trace) => {
     if (!trace.meta || !trace.meta.points) return fits(trace.meta);
     const kept = trace.meta.points.map(fits);

@@ -1,6 +1,6 @@
 """Figures of the dashboard that a benchmark's runs fill, each with filters: heads, acceptance and category.
 
-Every trace says in its `meta` which heads and acceptance it shows, or in meta["points"] those of each of its points.
+Every trace says in its `meta` for which heads and acceptances it is shown, or in meta["points"] those of its points.
 `narrow` filters by that; the page of the static site does the same in its browser (pages/dashboard.js).
 """
 
@@ -34,7 +34,8 @@ def narrow(figure: go.Figure, head: str | None = None, acceptance: str | None = 
     wanted = {"head": head, "acceptance": acceptance}
 
     def fits(meta: dict | None) -> bool:
-        return all(value is None or (meta or {}).get(key, value) == value for key, value in wanted.items())
+        own = {key: (meta or {}).get(key) for key in wanted}
+        return all(value is None or own[key] is None or value in own[key] for key, value in wanted.items())
 
     kept = []
     for trace in figure.data:
@@ -79,7 +80,7 @@ def fig_time(bench: dict, per: str = "step", head=None, acceptance=None, categor
     figure = go.Figure()
     phases = ("prefill", *PHASES, "rest")
     names = [_name(run) for run in runs]
-    points = [{} if is_plain(run) else _meta(run) for run in runs]  # plain decoding is always shown
+    points = [_beside(runs, run["temperature"]) if is_plain(run) else _meta(run) for run in runs]
     counts = [sum(sample[f"{per}s"] for sample in run["samples"]) for run in runs]
     left = [sum(sample["seconds"] for sample in run["samples"]) for run in runs]
     totals = [1e3 * seconds / count for seconds, count in zip(left, counts)]
@@ -195,7 +196,12 @@ def _marked(figure: go.Figure, rows: list[dict]) -> go.Figure:
 
 
 def _meta(row: dict) -> dict:
-    return {"head": head_of(row), "acceptance": row["acceptance"]}
+    return {"head": [head_of(row)], "acceptance": [row["acceptance"]]}
+
+
+def _beside(runs: list[dict], temperature: float) -> dict:
+    """What plain decoding is shown beside: every acceptance at its temperature."""
+    return {"acceptance": [run["acceptance"] for run in runs if run["temperature"] == temperature]}
 
 
 def _name(row: dict) -> str:

@@ -72,7 +72,7 @@ def fig_tree_sweep(sweeps: Mapping[str, Sweep], head: str | None = None) -> go.F
             mode="markers",
             marker={**line["marker"], "symbol": f"{SYMBOLS[(number + 1) % len(SYMBOLS)]}-open", "size": 13,
                     "line": {"width": 2}},
-            meta={"head": name},
+            meta={"head": [name]},
             showlegend=bool(measured),
             hovertemplate="%{text}: %{x:.1f} rows, %{y:.2f}x measured<extra></extra>",
             row=1,
@@ -92,7 +92,7 @@ def _line(name: str, number: int, count: int) -> dict:
     return {
         "name": html.escape(name),
         "legendgroup": name,
-        "meta": {"head": name},
+        "meta": {"head": [name]},
         "line": {"width": 3, "color": colour, "dash": DASHES[number % len(DASHES)]},
         "marker": {"size": 10, "color": colour, "symbol": SYMBOLS[number % len(SYMBOLS)]},
     }
