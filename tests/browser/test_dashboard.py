@@ -1,0 +1,41 @@
+"""The dashboard opened from a folder: its filters, in JavaScript, leave what Python's leave, and take the keyboard."""
+
+import pytest
+
+pytest.importorskip("playwright", reason="playwright is not installed: pip install -e '.[browser]'")
+
+from playwright.sync_api import expect
+
+from medusa_core import results, runtime, site
+from medusa_core.plots.dashboard_panels import PANELS, View
+
+NUMBERS = {panel.name: number for number, panel in enumerate(PANELS)}
+TRACES = "place => place.data.map(trace => [trace.name ?? null, trace.y.length])"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    assert site.build(runtime.ROOT, folder) == []
+    return folder
+
+
+def test_the_dashboards_filters_show_what_python_draws(report, page):
+    found = results.read(runtime.ARTIFACTS / "results")
+    page.raw.goto((report / "dashboard.html").as_uri())
+    expect(page.raw.locator("#chosen")).to_have_text("benchmark.json, all, greedy, all")
+    for acceptance, category in (("typical", ""), ("", "coding")):
+        page.raw.select_option("[data-filter=acceptance]", acceptance)
+        page.raw.select_option("[data-filter=category]", category)
+        view = View("benchmark.json", None, acceptance or None, category or None)
+        for panel in PANELS:
+            figure = panel.draw(found, view)
+            shown = page.raw.locator(f"#panel-{NUMBERS[panel.name]}").evaluate(TRACES)
+            assert shown == [[trace.name, len(trace.y)] for trace in figure.data], panel.name
+
+
+def test_the_dashboards_filters_take_the_keyboard(report, page):
+    page.raw.goto((report / "dashboard.html").as_uri())
+    page.raw.locator("[data-filter=acceptance]").focus()
+    page.raw.keyboard.press("ArrowDown")
+    expect(page.raw.locator("#chosen")).to_have_text("benchmark.json, all, typical, all")
