@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from medusa_core.plots.palette import COLOURS, DASHES, SYMBOLS, ramp, styled
+from medusa_core.plots.palette import COLOURS, series, styled
 
 PANELS = {
     "kl": "KL(base || adapted), nats",
@@ -21,7 +21,7 @@ def fig_recipes(scales: Mapping[str, Sequence[float]]) -> go.Figure:
     """What the heads' loss is multiplied by at each update, a line for each recipe."""
     figure = go.Figure()
     for number, (name, values) in enumerate(scales.items()):
-        style = _style(number, len(scales))
+        style = series(number, len(scales))
         figure.add_scatter(
             x=list(range(1, len(values) + 1)),
             y=[round(float(value), 4) for value in values],
@@ -53,7 +53,7 @@ def fig_joint(histories: Mapping[str, Mapping]) -> go.Figure:
                 hovertemplate="update %{x}: %{y:.4f}<extra>%{fullData.name}</extra>",
                 row=1,
                 col=column,
-                **_style(number, len(histories)),
+                **series(number, len(histories)),
             )
     before = next(iter(histories.values()))["held_out"][0]["perplexity"]
     figure.add_hline(y=before, line={"color": COLOURS["plain"], "dash": "dot", "width": 2}, row=1, col=2)
@@ -78,7 +78,7 @@ def fig_gain_and_cost(rows: Sequence[Mapping], nodes: int, key: str = "counted")
             mode="markers+text",
             text=[html.escape(row["heads"])],
             textposition="top center",
-            marker={"size": 14, **_style(number, len(rows))["marker"]},
+            marker={"size": 14, **series(number, len(rows))["marker"]},
             hovertemplate="KL %{x:.4f}: %{y:.3f} tokens / step<extra>%{fullData.name}</extra>",
             showlegend=False,
         )
@@ -89,12 +89,3 @@ def fig_gain_and_cost(rows: Sequence[Mapping], nodes: int, key: str = "counted")
     )
     figure.update_yaxes(title=f"{key} tokens / step, {nodes} nodes")
     return styled(figure, "What the heads gain against what the base pays")
-
-
-def _style(number: int, count: int) -> dict:
-    """Line and marker of run `number` of `count`; colour never stands alone."""
-    colour = ramp(count)[number]
-    return {
-        "line": {"color": colour, "width": 3, "dash": DASHES[number % len(DASHES)]},
-        "marker": {"color": colour, "size": 10, "symbol": SYMBOLS[number % len(SYMBOLS)]},
-    }
