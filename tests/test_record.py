@@ -269,7 +269,8 @@ def test_wrong_arguments_are_errors_before_a_model_is_loaded(arguments, message,
 def test_shipped_traces_are_of_every_category_and_acceptance_and_small():
     found = {}
     for trace in map(Trace.load, SHIPPED):
-        said = trace.settings
+        if "category" not in (said := trace.settings):
+            continue  # a prompt that somebody recorded here
         found.setdefault((said["heads"], said["acceptance"]), set()).add(said["category"])
     categories = {"coding", "extraction", "humanities", "math", "reasoning", "roleplay", "stem", "writing"}
     assert {("medusa1", "greedy"), ("medusa1", "typical")} <= found.keys()
