@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 
 from medusa_core.plots.palette import COLOURS, PATTERNS, ramp, series, styled
 
+PLACES = ("top center", "middle left", "middle right", "bottom center", "middle left", "middle right")
 BELOW = {"orientation": "h", "x": 0, "y": -0.22, "yanchor": "top"}
 
 
@@ -132,7 +133,7 @@ def fig_ablation(rows: Sequence[Mapping]) -> go.Figure:
         _line(figure, features, values, f"teacher weight {teacher:g}", number, len(teachers))
     figure.update_xaxes(title="weight of the feature regression", type="category")
     figure.update_yaxes(title="tokens / step")
-    return styled(figure, "Which terms of the loss earn their place?", height=380, legend=BELOW)
+    return styled(figure, "Which terms of the loss earn their place?", legend=BELOW)
 
 
 def fig_cost_and_gain(rows: Sequence[Mapping], cost: str, gain: str) -> go.Figure:
@@ -145,7 +146,7 @@ def fig_cost_and_gain(rows: Sequence[Mapping], cost: str, gain: str) -> go.Figur
             mode="markers+text",
             name=html.escape(row["heads"]),
             text=[html.escape(row["heads"])],
-            textposition="top center",
+            textposition=PLACES[number % len(PLACES)],  # neighbours' labels do not cover each other
             marker=series(number, len(rows))["marker"] | {"size": 14},
             hovertemplate="%{x:.2f}, %{y:.3f}<extra>%{fullData.name}</extra>",
             showlegend=False,
