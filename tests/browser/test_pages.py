@@ -54,9 +54,9 @@ def test_play_steps_through_an_answer_on_the_page_of_chapter_10(pages, page):
     figure = page.raw.locator(".js-plotly-plot", has=page.raw.locator(".updatemenu-button")).first
     shown = figure.locator(".slider-label").first  # the others are the places to go to
     expect(shown).to_have_text("step 4")
+    # Not Pause: plotly then rejects the interrupted animation's promise, which the console shows as an exception.
     figure.locator(".updatemenu-button", has_text="Play").click()
     expect(shown).to_have_text("step 6")
-    figure.locator(".updatemenu-button", has_text="Pause").click()
 
 
 def test_text_of_a_model_cannot_become_script(page, tmp_path):
