@@ -1,5 +1,6 @@
 """Starts Jittor safely: environment, oneDNN, cache, threads, signals; hides GPUs while torch is imported."""
 
+import atexit
 import contextlib
 import ctypes
 import fcntl
@@ -19,6 +20,7 @@ from types import ModuleType
 from typing import TextIO
 
 from medusa_core import machine
+from medusa_core.threads import rest
 
 ROOT = Path(__file__).resolve().parents[1]
 ARTIFACTS = ROOT / "artifacts"
@@ -193,6 +195,7 @@ def _import_jittor(home: Path) -> None:
             with _progress(console, stamp.parent) if cold else contextlib.nullcontext():
                 import jittor  # noqa: F401
             stamp.touch()
+        atexit.register(rest)  # before Jittor's own clean-up, which was registered earlier
     except Exception as error:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
         raise RuntimeError(
