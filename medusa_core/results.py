@@ -85,11 +85,17 @@ def _read_bench(results: Results, name: str, content: dict) -> None:
 
 def _read_training(results: Results, name: str, content: dict) -> None:
     check(content, {"histories": {ANY: {"held_out": [ACCURACY]}}})
-    kept = content.get("kept", "kept")
-    if kept not in content["histories"]:
-        raise ResultError(f'"histories" has no "{kept}", the run that was kept')
-    last = content["histories"][kept]["held_out"][-1]
-    results.accuracy[Path(name).stem.removeprefix("train_")] = last["top1"], last["top5"]
+    histories = content["histories"]
+    own = str(content.get("kept", "kept"))
+    if own in histories:
+        kept = {Path(name).stem.removeprefix("train_"): histories[own]}
+    elif "kept" in content:
+        raise ResultError(f'"histories" has no "{own}", the run that was kept')
+    else:
+        kept = histories  # every run made heads of its own
+    for heads, history in kept.items():
+        last = history["held_out"][-1]
+        results.accuracy[heads] = last["top1"], last["top5"]
 
 
 def _read_search(results: Results, _: str, content: dict) -> None:

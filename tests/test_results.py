@@ -28,6 +28,19 @@ def test_every_kind_of_file_is_read(tmp_path):
     assert found.peers["config"]["heads"] == "medusa1"
 
 
+def test_a_training_that_names_no_kept_run_made_heads_in_each(tmp_path):
+    one = fake.training()["histories"]["kept"]
+    file = tmp_path / "train_several.json"
+    for content, names in (
+        ({"histories": {"gru": one, "lstm": one}}, {"gru", "lstm"}),
+        ({"histories": {"moe": one, "trial": one}, "kept": "moe"}, {"several"}),
+    ):
+        file.write_text(json.dumps(content))
+        assert set(results.read(tmp_path).accuracy) == names
+    file.write_text(json.dumps({"histories": {"trial": one}, "kept": "moe"}))
+    assert '"histories" has no "moe"' in " ".join(results.read(tmp_path).problems)
+
+
 @pytest.mark.parametrize("stem", KINDS)
 @pytest.mark.parametrize(
     "text",

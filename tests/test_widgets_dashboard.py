@@ -4,6 +4,7 @@ import base64
 import re
 
 import fake_results as fake
+import plotly.io as pio
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
@@ -63,7 +64,8 @@ def test_links_hold_the_summary_and_no_markup_of_names(tmp_path):
     assert "<script" not in explorer.links.value + explorer.message.value
 
 
-def test_it_shows_itself_without_a_front_end(tmp_path):
+def test_it_shows_itself_without_a_front_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")  # as plotly chooses in a kernel
     InteractiveShell.instance()
     with capture_output() as captured:
         explore_dashboard(fake.write(tmp_path)).show()
