@@ -3,9 +3,7 @@
 import time
 
 import numpy as np
-import plotly.io as pio
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
 from medusa_core import masks, widgets
@@ -129,14 +127,6 @@ def test_summary_counts_what_the_masks_hold():
         summary_mask(tree, "training", padding=2)
         == f"training: 8 queries x 8 keys, {training} of 64 cells open"
     )
-
-
-@pytest.fixture
-def shell(monkeypatch):
-    """An IPython shell whose outputs can be captured, with the renderer that plotly chooses in a kernel."""
-    monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")
-    yield InteractiveShell.instance()
-    InteractiveShell.clear_instance()
 
 
 def drawn(output):

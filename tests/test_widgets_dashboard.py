@@ -4,9 +4,7 @@ import base64
 import re
 
 import fake_results as fake
-import plotly.io as pio
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
 from medusa_core import runtime
@@ -64,9 +62,7 @@ def test_links_hold_the_summary_and_no_markup_of_names(tmp_path):
     assert "<script" not in explorer.links.value + explorer.message.value
 
 
-def test_it_shows_itself_without_a_front_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")  # as plotly chooses in a kernel
-    InteractiveShell.instance()
+def test_it_shows_itself_without_a_front_end(tmp_path, shell):
     with capture_output() as captured:
         explore_dashboard(fake.write(tmp_path)).show()
     assert captured.stdout.startswith("Head accuracy by depth: result file benchmark.json, heads all")

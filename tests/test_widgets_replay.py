@@ -4,9 +4,7 @@ import json
 import subprocess
 import sys
 
-import plotly.io as pio
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from replay_traces import by_hand, recorded, recorder
 
@@ -32,14 +30,6 @@ def traces(tmp_path):
     (tmp_path / "empty.json").write_text(json.dumps({**raw, "steps": []}))
     names = ("file", "cut", "wrong", "evil", "empty", "absent")
     return {"greedy": recorded(), **{name: tmp_path / f"{name}.json" for name in names}, "by hand": by_hand()}
-
-
-@pytest.fixture
-def shell(monkeypatch):
-    """An IPython shell whose outputs can be captured, with the renderer that plotly chooses in a kernel."""
-    monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")
-    yield InteractiveShell.instance()
-    InteractiveShell.clear_instance()
 
 
 def test_default_state_is_the_first_step_of_the_first_trace_as_recorded(traces):

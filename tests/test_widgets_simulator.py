@@ -1,9 +1,7 @@
 """The simulator's explorer: controls change the figure, and it shows itself without a front end."""
 
 import numpy as np
-import plotly.io as pio
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
 from medusa_core import published, scenarios
@@ -79,14 +77,6 @@ def test_no_or_unknown_models_are_refused():
         explore_simulator({})
     with pytest.raises(SimulationError, match="no model called 'GPT'"):
         explore_simulator({"GPT": [[0.5]]})
-
-
-@pytest.fixture
-def shell(monkeypatch):
-    """An IPython shell whose outputs can be captured, with the renderer that plotly chooses in a kernel."""
-    monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")
-    yield InteractiveShell.instance()
-    InteractiveShell.clear_instance()
 
 
 def test_explorer_shows_its_figure_and_one_line_without_a_front_end(shell):

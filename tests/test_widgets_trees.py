@@ -4,9 +4,7 @@ import html
 import json
 import re
 
-import plotly.io as pio
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from test_prospects import ACCURACY, BROKEN, COST, FILE, MEASURED
 
@@ -151,14 +149,6 @@ def test_the_yaml_beside_the_tree_can_be_loaded(tmp_path):
 def test_nothing_to_explore_is_refused():
     with pytest.raises(ProspectsError, match="nothing measured to explore"):
         explore_trees({})
-
-
-@pytest.fixture
-def shell(monkeypatch):
-    """An IPython shell whose outputs can be captured, with the renderer that plotly chooses in a kernel."""
-    monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")
-    yield InteractiveShell.instance()
-    InteractiveShell.clear_instance()
 
 
 def test_explorer_shows_figure_tables_and_one_line_without_a_front_end(shell):
