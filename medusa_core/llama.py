@@ -27,6 +27,7 @@ from medusa_core.model_folder import sha256
 runtime.start()
 import jittor as jt
 
+from medusa_core.kernels.rounding import RoundBFloat16
 from medusa_core.kernels.span_attention import attention
 
 DTYPES = ("bfloat16", "float32")
@@ -84,13 +85,14 @@ class PlainCache(Cache):
 class Llama(jt.Module):
     """Llama, Mistral or Qwen2 in stock Jittor ops: differentiable, on CPU or CUDA; the kernels' test oracle.
 
-    weights: float arrays under their Hugging Face names. On CUDA "bfloat16" keeps the matrices in half precision; on
-    the CPU, where Jittor has no half-precision products, they are float32 with bfloat16 values.
+    weights: float arrays under their Hugging Face names. "bfloat16" rounds the matrices and what they are multiplied
+    with. On CUDA both are half precision; on the CPU, where Jittor has no such products, float32 with bfloat16 values.
     """
 
     def __init__(self, config: ModelConfig, weights: dict[str, np.ndarray], dtype: str = "bfloat16"):
         super().__init__()
         self.config = config
+        self._rounds = dtype == "bfloat16" and not jt.flags.use_cuda
         half = "bfloat16" if dtype == "bfloat16" and jt.flags.use_cuda else "float32"
         self._names = {
             name: name.replace(".", "__") for name in weights
@@ -179,7 +181,8 @@ class Llama(jt.Module):
     def _linear(self, x, name):
         weight = self.weight(name + ".weight")
         rows = x.reshape(-1, x.shape[-1])  # two dimensions: only those products go to the BLAS
-        y = jt.nn.matmul_transpose(rows.cast(weight.dtype), weight).float32()
+        read = RoundBFloat16.apply(rows) if self._rounds else rows.cast(weight.dtype)
+        y = jt.nn.matmul_transpose(read, weight).float32()
         if self._adapters is not None and (added := self._adapters(rows, name)) is not None:
             y = y + added
         if name + ".bias" in self._names:

@@ -80,6 +80,17 @@ def instruction_sets() -> list[str]:
     return []
 
 
+def fast_pairs() -> bool:
+    """Whether this CPU multiplies pairs of bfloat16 faster than it multiplies and adds their halves one by one.
+
+    Measured on registers alone: AMD's Zen 4 does twice the arithmetic that way, an Intel Xeon that has it half.
+    """
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text()
+        return "AuthenticAMD" in text and "AVX-512 bf16" in instruction_sets()
+    return False
+
+
 def resident_mib() -> float:
     """Memory of this process that is in RAM, in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])

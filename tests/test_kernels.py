@@ -65,6 +65,25 @@ def test_a_tree_node_has_the_bits_of_its_path_fed_alone(past):
             assert np.array_equal(model.logits(jt.array(lone[None])).numpy()[0], logits[node])
 
 
+@pytest.mark.parametrize(("isa", "dot"), [*((isa, False) for isa in SETS), (512, True)])
+def test_all_processors_compute_the_same_bits(isa, dot):
+    needed = "AVX-512 bf16" if dot else SETS[isa]
+    if needed and needed not in machine.instruction_sets():
+        pytest.skip(f"no {needed} here")
+    config, weights = tiny()
+    rng = np.random.default_rng(9)
+    ids = rng.integers(0, 160, 30)
+    arguments = ids[None], np.arange(30)[None], masks.causal(30)
+    portable, model = (
+        KernelModel(config, weights, "bfloat16", 1, False),
+        KernelModel(config, weights, "bfloat16", isa, dot),
+    )
+    hidden = rng.standard_normal((30, config.hidden_size)).astype(np.float32)
+    # Attention is float32, whose multiply-adds the portable path rounds twice: one product of matrices shows the bits.
+    assert np.array_equal(model.logits(jt.array(hidden)).numpy(), portable.logits(jt.array(hidden)).numpy())
+    assert np.allclose(model(*arguments).numpy(), portable(*arguments).numpy(), atol=0.05)
+
+
 def test_a_sequence_has_the_same_bits_in_a_batch_of_other_lengths():
     config, weights = tiny()
     model = KernelModel(config, weights, "bfloat16")

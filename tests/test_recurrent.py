@@ -329,8 +329,8 @@ def test_rounded_drafts_differ_only_where_the_choice_was_close(kind):
         for node in range(1, SHAPE.size):  # each node, given what was drafted above it
             expected = teacher_forced(model, hidden, tokens[list(SHAPE.path_to(node)[:-1])])
             own = expected[list(FIXTURE["draft_ids"]).index(tokens[node])]
-            assert logprob[node] == pytest.approx(own, abs=0.2)
-            assert own == pytest.approx(-np.sort(-expected)[SHAPE.rank[node]], abs=0.2)
+            assert logprob[node] == pytest.approx(own, abs=0.4)
+            assert own == pytest.approx(-np.sort(-expected)[SHAPE.rank[node]], abs=0.4)
 
 
 def test_drafts_use_the_weights_of_the_last_update():
@@ -341,7 +341,9 @@ def test_drafts_use_the_weights_of_the_last_update():
     optimizer.step(dict(zip(optimizer.parameters, jt.grad(loss, list(optimizer.parameters.values())))), 0.1)
     after = model.draft(hidden, TOKEN, SHAPE)[1]
     assert np.abs(after - before).max() > 0.1
-    np.testing.assert_allclose(after, model.draft_plain(jt.array(hidden), TOKEN, SHAPE)[1], atol=0.3)
+    fresh = random("gru")
+    fresh.load_tensors(model.tensors())
+    assert np.array_equal(after, fresh.draft(hidden, TOKEN, SHAPE)[1])
 
 
 def test_a_tree_deeper_than_trained_or_wider_than_the_vocabulary_is_an_error():

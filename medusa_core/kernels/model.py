@@ -34,19 +34,19 @@ class KernelCache(Cache):
 class KernelModel:
     """Llama, Mistral or Qwen2 for inference on the CPU.
 
-    weights: float arrays under their Hugging Face names; dtype: "bfloat16" or "float32" storage of the matrices.
-    Arithmetic is float32 throughout. A row's result has the same bits whatever rows share the call.
+    weights: float arrays under their Hugging Face names; dtype: "bfloat16" or "float32", of the matrices and of what
+    they are multiplied with. Sums are float32. A row's result has the same bits whatever rows share the call.
     """
 
     def __init__(
-        self, config: ModelConfig, weights: dict[str, np.ndarray], dtype: str = "bfloat16", isa=None
+        self, config: ModelConfig, weights: dict[str, np.ndarray], dtype: str = "bfloat16", isa=None, dot=None
     ):
         if config.head_dim % 16 or config.hidden_size % 16 or config.intermediate_size % 16:
             raise ValueError(
                 "the CPU kernels need head_dim, hidden_size and intermediate_size in multiples of 16"
             )
         self.config = config
-        self._kernels = Kernels(dtype, isa)
+        self._kernels = Kernels(dtype, isa, dot)
         layers = [f"model.layers.{i}." for i in range(config.num_hidden_layers)]
 
         def stack(*names: str):  # one packed matrix a layer: the named ones on top of one another

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medusa_core import runtime
+from medusa_core import machine, runtime
 from medusa_core.config import RECURRENT_KINDS
 
 runtime.start()
@@ -37,11 +37,14 @@ def place(array: np.ndarray):
 class Kernels:
     """The ops for one element type of the weights ("bfloat16" or "float32").
 
-    isa: 512, 256 or 1 forces an instruction set; by default the best this machine has.
+    isa: 512, 256 or 1 forces an instruction set; by default the best this machine has. dot: whether to multiply pairs
+    of bfloat16 by one instruction; by default where that is faster.
     """
 
-    def __init__(self, dtype: str, isa: int | None = None):
+    def __init__(self, dtype: str, isa: int | None = None, dot: bool | None = None):
+        dot = machine.fast_pairs() and isa is None if dot is None else dot
         self.forced = f"#define MEDUSA_ISA {isa}\n" if isa else ""
+        self.forced += f"#define MEDUSA_DOT {int(dot)}\n"
         self.element = ELEMENT[dtype]
 
     def _run(self, inputs, outputs, data, source, header="medusa_heads.h"):

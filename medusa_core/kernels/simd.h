@@ -15,6 +15,11 @@
 #endif
 #endif
 
+// Whether products of bfloat16 pairs are one instruction; elsewhere two multiply-adds give the same bits.
+#ifndef MEDUSA_DOT
+#define MEDUSA_DOT 0
+#endif
+
 #if MEDUSA_ISA > 1
 #include <immintrin.h>
 #endif
@@ -44,6 +49,13 @@ static inline v16 even_bf16(const uint16_t* p) {
 static inline v16 odd_bf16(const uint16_t* p) {
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(0xffff0000)));
 }
+#if MEDUSA_DOT
+static inline v16 pairs16(const uint16_t* p) { return _mm512_castsi512_ps(_mm512_loadu_si512(p)); }
+// c + odd x odd + even x even of the pair x and the pairs w: two multiply-adds in this order, each rounded.
+static inline v16 dot16(uint32_t x, v16 w, v16 c) {
+    return _mm512_dpbf16_ps(c, (__m512bh)_mm512_set1_epi32(x), (__m512bh)_mm512_castps_si512(w));
+}
+#endif
 
 #elif MEDUSA_ISA == 256
 
@@ -116,6 +128,23 @@ static inline float highest16(v16 a) {
     float m = f[0];
     for (int i = 1; i < 16; ++i) m = f[i] > m ? f[i] : m;
     return m;
+}
+
+// The bits of x rounded to the nearest bfloat16, ties to even, in the upper half.
+static inline uint32_t bits_bf16(float x) {
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    return (u + 0x7fff + (u >> 16 & 1)) & 0xffff0000;
+}
+// Sixteen floats as bfloat16: as floats of that value, or as pairs with the even one in the low half.
+static inline void round_bf16(const float* x, float* out) {
+    for (int i = 0; i < 16; ++i) {
+        const uint32_t u = bits_bf16(x[i]);
+        memcpy(out + i, &u, 4);
+    }
+}
+static inline void round_bf16(const float* x, uint32_t* out) {
+    for (int i = 0; i < 8; ++i) out[i] = bits_bf16(x[2 * i]) >> 16 | bits_bf16(x[2 * i + 1]);
 }
 
 // exp(x) = 2^n e^r with |r| <= ln2 / 2 and a degree-6 Taylor tail for e^r: relative error below 3e-7.
