@@ -38,11 +38,13 @@ KEYS = {
 
 
 @pytest.mark.parametrize("name", EXPLORERS)
-def test_every_control_is_reached_by_tab_and_changed_by_a_key(lab, page, name):
+def test_every_control_is_reached_by_tab_and_changed_by_a_key(lab, page, picture, name):
     notebook = lab.cell(page, f"keyboard-{name}", EXPLORERS[name])
     notebook.run_all()
     output = notebook.output_of("explore_")
     explorer = Explorer(output)
+    if name in ("trees", "dashboard"):  # pictures of the others are taken in their chapters
+        picture(f"explore_{name}", explorer.figures.first)
     kinds = output.evaluate(NUMBER)
     assert kinds
 
