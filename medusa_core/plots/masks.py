@@ -274,7 +274,4 @@ def _sparse(positions: list[int]) -> list[int]:
 
 def _square(figure: go.Figure, rows: int, columns: int) -> go.Figure:
     side = min(44, 900 // columns)
-    figure.update_layout(height=rows * side + 240, width=max(620, columns * side + 320))
-    if columns > MOST_LABELLED:  # labels are short then; trying other margins takes time
-        figure.update_layout(margin={"r": 160, "autoexpand": False})
-    return figure
+    return figure.update_layout(height=rows * side + 240, width=max(620, columns * side + 320))

@@ -39,10 +39,7 @@ def fig_tree_outlook(
         data.append(_nodes(union, nodes, x, y, values, colours, symbol, name))
     data += [*_curves(prospects), *points]
     height = max(CURVE_HEIGHT + AROUND + 150, ROW * len(union.paths) + AROUND)
-    figure = _framed(go.Figure(data), prospects, union, _title(tree, prospects.judge(tree)), height)
-    return figure.update_layout(
-        margin_autoexpand=False
-    )  # the margins are wide enough; trying others takes time
+    return _framed(go.Figure(data), prospects, union, _title(tree, prospects.judge(tree)), height)
 
 
 def fig_budget(prospects: Prospects, nodes: int | None = None) -> go.Figure:
