@@ -128,13 +128,8 @@ def own_answers(base, held_out: TokenSet, sequences: int = 48) -> TokenSet:
     if getattr(base, "adapters", None):
         given = _greedy(base, held_out.prompt_ids, max(map(len, given)), sequences)
     kept = [place for place, answer in enumerate(given) if len(answer) > 1]
-    return replace(
-        held_out,
-        prompt_ids=[held_out.prompt_ids[place] for place in kept],
-        answer_ids=[np.array(given[place], np.int32) for place in kept],
-        sample=held_out.sample[kept],
-        split=held_out.split[kept],
-    )
+    own = replace(held_out, answer_ids=[np.array(answer, np.int32) for answer in given])
+    return own.rows(np.array(kept, int))
 
 
 def _greedy(base, prompts: Sequence[np.ndarray], most: int, sequences: int) -> list[list[int]]:
@@ -149,26 +144,28 @@ def _greedy(base, prompts: Sequence[np.ndarray], most: int, sequences: int) -> l
 
 
 def check(contestant: Contestant, counted: Counted, tree: Tree, prompts: int) -> dict:
-    """Decode some of the judged texts with a tree, and compare the steps with those counted.
+    """Answer some of the judged texts' prompts with a tree, and compare the steps with those counted along the answers.
 
-    Returns {"texts", "same": texts equal to those counted on, "decoded" and "counted": tokens a step}. Drafting
-    rounds to bfloat16, so that a rank may differ now and then.
+    Returns {"texts", "same": answers equal to the texts counted on, which a base that rounds otherwise may have
+    written, "decoded" and "counted": tokens a step}. Drafts are rounded to bfloat16: a rank may differ now and then.
     """
+    from medusa_core import hidden  # starts Jittor
+
     places = np.unique(np.linspace(0, len(counted.judged.texts) - 1, prompts).astype(int))
-    decoded, same = np.zeros(2, int), 0
-    for place in places:
-        row = 2 * place + 1  # the judged half is every other text
-        prompt, answer = counted.texts.prompt_ids[row], counted.texts.answer_ids[row]
+    texts = counted.texts.rows(2 * places + 1)  # the judged half is every other text
+    decoded, written = np.zeros(2, int), []
+    for prompt, answer in zip(texts.prompt_ids, texts.answer_ids):
         drafting = Drafting(contestant.drafter, tree)
         trace = answers.answer(contestant.base, drafting, prompt.tolist(), Settings(len(answer)))
         decoded += (len(trace.tokens) - 1, len(trace.steps) - 1)
-        same += trace.tokens == answer.tolist()
-    walked = TextRanks([counted.judged.texts[place] for place in places]).tokens_per_step(tree)
+        written.append(np.array(trace.tokens, np.int32))
+    own = replace(texts, answer_ids=written)
+    ranks = text_ranks.measure(contestant.drafter, hidden.compute(contestant.base, own))
     return {
         "texts": len(places),
-        "same": same,
+        "same": sum(map(np.array_equal, written, texts.answer_ids)),
         "decoded": float(decoded[0] / decoded[1]),
-        "counted": walked,
+        "counted": ranks.tokens_per_step(tree),
     }
 
 

@@ -193,7 +193,7 @@ class TokenSet:
         """The rows of one split, in their order."""
         if split not in SPLITS:
             raise DataError(f"split {split!r} is unknown: expected {' or '.join(SPLITS)}")
-        return self._rows(np.flatnonzero(self.split == split))
+        return self.rows(np.flatnonzero(self.split == split))
 
     def thin(self, train: int, held_out: int) -> TokenSet:
         """Rows spread evenly over each split that hold about so many answer tokens; 0 keeps the whole split."""
@@ -203,7 +203,7 @@ class TokenSet:
             tokens = sum(len(self.answer_ids[i]) for i in rows)
             share = min(1.0, positions / max(tokens, 1)) if positions else 1.0
             kept.append(rows[np.linspace(0, len(rows) - 1, math.ceil(share * len(rows))).astype(int)])
-        return self._rows(np.concatenate(kept))
+        return self.rows(np.concatenate(kept))
 
     def greedy(self) -> TokenSet:
         """The rows that were answered at temperature 0, which is how lossless decoding is measured."""
@@ -211,9 +211,10 @@ class TokenSet:
         if self.metadata.get("samples", 0) % max(len(temperatures), 1) or 0.0 not in temperatures:
             raise DataError("these answers do not say which of them were made at temperature 0")
         own = np.asarray(temperatures)[self.sample % len(temperatures)]
-        return self._rows(np.flatnonzero(own == 0.0))
+        return self.rows(np.flatnonzero(own == 0.0))
 
-    def _rows(self, rows: np.ndarray) -> TokenSet:
+    def rows(self, rows: np.ndarray) -> TokenSet:
+        """The rows of these numbers, in this order."""
         prompts, answers = [self.prompt_ids[i] for i in rows], [self.answer_ids[i] for i in rows]
         return TokenSet(prompts, answers, self.sample[rows], self.split[rows], self.metadata)
 

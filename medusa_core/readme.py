@@ -13,7 +13,7 @@ from medusa_core.summary import PLAIN
 BEGIN = "<!-- results: begin; written by `python -m medusa_core.readme` -->"
 END = "<!-- results: end -->"
 RESULTS = ("benchmark.json", "train_medusa1.json")
-TREES, GREEDY = "search_trees.json", "benchmark_greedy.json"
+TREES = "search_trees.json"
 COMPARISON, CLAIMS = "comparison.json", "claims.json"  # may be missing: they take all trained heads
 # May be missing: they take programs that not everybody installs.
 PEERS, TRAINING_SPEED = "peers.json", "training_speed.json"
@@ -42,8 +42,6 @@ def tables(root: Path = ROOT) -> str:
         "",
         *_accuracy(training["summary"]),
     ]
-    if (results / GREEDY).exists():
-        lines += ["", *_greedy(_read(results / GREEDY))]
     if (results / TREES).exists():
         lines += ["", *_trees(_read(results / TREES))]
     if (results / COMPARISON).exists():
@@ -63,14 +61,6 @@ def updated(text: str, content: str) -> str:
         raise ValueError(f"README.md must hold {BEGIN!r} and {END!r} once each")
     before, rest = text.split(BEGIN)
     return f"{before}{BEGIN}\n\n{content}\n\n{END}{rest.split(END)[1]}"
-
-
-def _greedy(bench: dict) -> list[str]:
-    questions, tokens = bench["summary"][0]["prompts"], bench["config"]["max_new_tokens"]
-    begin = (
-        f"With guesses from the corpus, too: {questions} questions, up to {tokens} tokens each, greedy, on"
-    )
-    return [f"{begin} {_machine(bench['machine'])}:", "", *_speed(bench)]
 
 
 def _speed(bench: dict) -> list[str]:

@@ -58,7 +58,9 @@ def export(notebook: Path, page: Path, navigation: str = NAVIGATION) -> None:
     _disarm(soup, nonce)
     _set_formulas(soup)
     _set_links(soup, page)
-    head = policy(nonce) + plotly_script(page.parent, nonce) + f"<style>{_style('chapter.css')}</style>"
+    script = f"<script nonce='{nonce}'>{_read('chapter.js')}</script>"
+    style = f"<style>{_read('chapter.css')}</style>"
+    head = policy(nonce) + plotly_script(page.parent, nonce) + script + style
     soup.head.insert(0, BeautifulSoup(head, "html.parser"))
     soup.body.insert(0, BeautifulSoup(f"<nav class='site'>{navigation}</nav>", "html.parser"))
     page.write_text(str(soup), encoding="utf-8")
@@ -180,7 +182,7 @@ def write_page(page: Path, title: str, body: str, scripts: str = "", nonce: str 
     page.write_text(
         "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'>"
         f"{policy(nonce or secrets.token_urlsafe(16))}<meta name='viewport' content='width=device-width'>"
-        f"<title>{html.escape(title)}</title><style>{_style('page.css')}</style></head>\n"
+        f"<title>{html.escape(title)}</title><style>{_read('page.css')}</style></head>\n"
         f"<body>{body}\n{scripts}</body></html>\n",
         encoding="utf-8",
     )
@@ -202,7 +204,7 @@ def _side(value: object) -> str:
     return " class='number'" if isinstance(value, int | float) and not isinstance(value, bool) else ""
 
 
-def _style(name: str) -> str:
+def _read(name: str) -> str:
     return (PAGES / name).read_text(encoding="utf-8")
 
 

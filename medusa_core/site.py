@@ -13,6 +13,7 @@ import nbformat
 
 from medusa_core import report, results, runtime, study
 from medusa_core.plots.dashboard_panels import FILTERS, NOTHING, PANELS, View, choices, first_view
+from medusa_core.plots.palette import TEMPLATE
 from medusa_core.results import Results
 
 TITLE = "Medusa decoding on Jittor"
@@ -94,13 +95,10 @@ def figures(found: Results) -> dict:
                     figure.layout.template = None  # all have the same, which the page holds once
                     numbers[key] = drawn.setdefault(figure.to_json(), len(drawn))
         panels.append({"name": panel.name, "by": panel.by, "figures": numbers})
-    import plotly.io
-
-    template = plotly.io.templates["plotly_white"].to_plotly_json()
     return {
         "panels": panels,
         "figures": [json.loads(text) for text in drawn],
-        "template": template,
+        "template": TEMPLATE.to_plotly_json(),
         "nothing": NOTHING,
     }
 

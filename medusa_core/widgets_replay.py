@@ -21,6 +21,7 @@ from medusa_core.trace import Trace
 OWN = "your prompt"
 TYPED = "Why is the sky blue?"
 NOTHING = "No trace to show"
+ANYONE = "anyone"
 
 
 class ReplayExplorer:
@@ -48,6 +49,8 @@ class ReplayExplorer:
     def _make_controls(self) -> None:
         wide = {"style": {"description_width": "90px"}, "layout": ipw.Layout(width="420px")}
         late = {"continuous_update": False, "readout_format": ".2f"}
+        kinds = dict.fromkeys(map(heads_of, self._traces))
+        self.heads = ipw.Dropdown(options=[ANYONE, *kinds], description="Guessed by", **wide)
         self.trace = ipw.Dropdown(options=list(self._traces), description="Trace", **wide)
         self.play = ipw.Play(min=0, max=0, interval=PLAY_MS)
         self.step = ipw.IntSlider(min=0, max=0, description="Step", **wide)
@@ -71,14 +74,37 @@ class ReplayExplorer:
         )
         own = [ipw.HBox([self.prompt, ipw.VBox([self.acceptance, self.record])])] if self._recorder else []
         moves = ipw.HBox([self.play, self.step, self.rejection, self.change])
-        rows = [self.trace, moves, self.criterion, self.epsilon, self.delta, *own, self.line, self.message]
+        rows = [
+            self.heads,
+            self.trace,
+            moves,
+            self.criterion,
+            self.epsilon,
+            self.delta,
+            *own,
+            self.line,
+            self.message,
+        ]
         self.controls = ipw.VBox(rows)
+        self.heads.observe(lambda _: self._offer(), names="value")
         self.trace.observe(lambda _: self._choose(), names="value")
         for control in (self.step, self.criterion, self.epsilon, self.delta):
             control.observe(lambda _: self.update(), names="value")
         self.rejection.on_click(lambda _: self._jump(replay.rejections, "takes none of its guesses"))
         self.change.on_click(lambda _: self._jump(self._changed, "is decided otherwise than recorded"))
         self.record.on_click(lambda _: self._record())
+
+    def _offer(self, chosen: str | None = None) -> None:
+        """Offer the traces of the chosen heads, and choose one of them: `chosen`, or the first."""
+        kind = self.heads.value
+        offered = [name for name in self._traces if kind in (ANYONE, heads_of(name))]
+        self._updating = True  # new options choose the first one
+        try:
+            self.trace.options = offered
+            self.trace.value = chosen or offered[0]
+        finally:
+            self._updating = False
+        self._choose()
 
     def _choose(self) -> None:
         """Read the chosen trace and show its first step."""
@@ -170,12 +196,8 @@ class ReplayExplorer:
         self._own += 1
         name = f"{OWN} {self._own}, {self.acceptance.value}"
         self._traces[name] = trace
-        self._updating = True  # new options choose the first one
-        try:
-            self.trace.options = list(self._traces)
-        finally:
-            self._updating = False
-        self.trace.value = name
+        self.heads.value = ANYONE
+        self._offer(name)
 
     def _say(self, text: str) -> None:
         self.message.value = f'<b role="alert">{html.escape(text)}</b>' if text else ""
@@ -196,6 +218,11 @@ def shipped(folder: Path | None = None) -> dict[str, Path]:
     parts = {path.stem: re.split(r"(\d+)", path.stem) for path in folder.glob("*.json")}
     order = {name: [int(part) if part.isdecimal() else part for part in own] for name, own in parts.items()}
     return {name: folder / f"{name}.json" for name in sorted(order, key=order.__getitem__)}
+
+
+def heads_of(name: str) -> str:
+    """Who guessed, by the name that record.py gives a trace; any other name stands for itself alone."""
+    return re.split(r"-(?:greedy|typical|exact)\b", name)[0]
 
 
 def _title(figure: go.Figure) -> str:

@@ -31,11 +31,12 @@ def test_mask_cells_letters_and_hovers_say_the_reason():
         why = masks.reason(query, key, 2, TREE)
         assert cells.text[query][key] == LETTER_OF.get(why, "")
         assert (cells.z[query][key] < 4) == mask[query, key]
-        assert f"<br>{why}, {'open' if mask[query, key] else 'closed'}: " in cells.hovertext[query][key]
+        assert cells.hovertext[query][key].startswith(f"{why}, {'open' if mask[query, key] else 'closed'}: ")
     # query 0.0 (row 3): t0, t1, root, 0, 1, 0.0, 0.1
     assert list(cells.text[3]) == ["P", "P", "A", "A", "", "S", ""]
+    assert cells.hovertemplate == "%{y}<br>%{x}<br>%{hovertext}<extra></extra>"
+    assert (cells.y[3], cells.x[4]) == ("query 0.0 at position 4 (sees 5 keys)", "key 1 at position 3")
     assert cells.hovertext[3][4] == (
-        "query 0.0 at position 4 (sees 5 keys)<br>key 1 at position 3<br>"
         "sibling branch, closed: the key is on another branch, a guess that competes with the query's"
     )
 
@@ -96,8 +97,8 @@ def test_stages_without_a_tree_draw_their_mask(stage):
 
 
 def test_training_hover_names_padding_and_window():
-    padded = heatmap(plots.fig_mask(TREE, "training", length=6, padding=2)).hovertext
-    assert "padding, closed: the key is padding" in padded[5][4] and "key pad1" in padded[5][4]
+    padded = heatmap(plots.fig_mask(TREE, "training", length=6, padding=2))
+    assert padded.hovertext[5][4] == "padding, closed: the key is padding" and "key pad1" in padded.x[4]
     windowed = heatmap(plots.fig_mask(TREE, "prefill", length=6, window=2)).hovertext
     assert "outside window, closed" in windowed[5][0]
 

@@ -65,18 +65,6 @@ def test_tables_say_what_the_result_files_say(root):
     assert (root / "README.md").read_text() == text
 
 
-def test_a_greedy_benchmark_has_a_table_of_its_own(root):
-    folder = root / "artifacts" / "results"
-    bench = json.loads((folder / "benchmark.json").read_text())
-    (folder / "benchmark_greedy.json").write_text(json.dumps(bench))
-    assert readme.main(root) == 0
-    text = (root / "README.md").read_text()
-    assert (
-        "With guesses from the corpus, too: 4 questions, up to 32 tokens each, greedy, on 2 threads" in text
-    )
-    assert text.count("| medusa1 | greedy | 0 | 26.0 | 1.56 | 1.20 | 1.30 | 1 of 2 |") == 2
-
-
 def test_trees_and_training_speed_are_told_where_they_were_measured(root):
     folder = root / "artifacts" / "results"
     plain = {

@@ -46,6 +46,18 @@ def test_the_step_slider_moves_the_figure(traces):
     assert explorer.figure == fig_moment(traces["greedy"], 4)
 
 
+def test_traces_are_offered_by_who_guessed():
+    names = ["gru-greedy-math-31", "medusa1-greedy-math-31", "medusa1-typical-math-31", "of my own"]
+    explorer = ReplayExplorer({name: recorded() for name in names})
+    assert explorer.heads.options == ("anyone", "gru", "medusa1", "of my own")
+    explorer.heads.value = "medusa1"
+    assert explorer.trace.options == tuple(names[1:3]) and explorer.summary.startswith(names[1])
+    explorer.trace.value = names[2]
+    assert explorer.summary.startswith(names[2])
+    explorer.heads.value = "anyone"
+    assert explorer.trace.options == tuple(names)
+
+
 def test_criterion_and_sliders_decide_again(traces):
     explorer = ReplayExplorer(traces)
     assert explorer.epsilon.disabled and explorer.delta.disabled

@@ -42,7 +42,7 @@ class Kernels:
     """
 
     def __init__(self, dtype: str, isa: int | None = None, dot: bool | None = None):
-        dot = machine.fast_pairs() and isa is None if dot is None else dot
+        dot = machine.fast_pairs() if dot is None else dot
         self.forced = f"#define MEDUSA_ISA {isa}\n" if isa else ""
         self.forced += f"#define MEDUSA_DOT {int(dot)}\n"
         self.element = ELEMENT[dtype]

@@ -15,8 +15,9 @@
 #endif
 #endif
 
-// Whether products of bfloat16 pairs are one instruction; elsewhere two multiply-adds give the same bits.
-#ifndef MEDUSA_DOT
+// Products of bfloat16 pairs by one instruction, where asked for; elsewhere two multiply-adds give the same bits.
+#if !defined(MEDUSA_DOT) || MEDUSA_ISA != 512 || !defined(__AVX512BF16__)
+#undef MEDUSA_DOT
 #define MEDUSA_DOT 0
 #endif
 

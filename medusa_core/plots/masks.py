@@ -24,6 +24,7 @@ WHY = {
     "padding": "closed: the key is padding",
     "outside window": "closed: the key is further back than the sliding window",
 }
+_MEANING = {why: f"{why}, {words}" for why, words in WHY.items()} | {"repeated": f"self, {WHY['self']}"}
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def fig_mask(
     view = mask_view(tree, stage, past, length, padding, window)
     if locked_row is not None and not 0 <= locked_row < len(view.rows):
         raise ValueError(f"row {locked_row} cannot be locked: this mask has rows 0 to {len(view.rows) - 1}")
-    figure = go.Figure(_heatmap(view.reasons, _hovers(view)))
+    figure = go.Figure(_heatmap(view.reasons, *_hovers(view)))
     _add_legend(figure, view.reasons)
     past = len(view.columns) - len(view.rows)
     if past:
@@ -134,18 +135,10 @@ def unrolled_rows(tree: Tree) -> list[tuple[int, int, bool]]:
 def fig_unrolled(tree: Tree) -> go.Figure:
     """The mask of all paths written out one after another, beside the tree's, with the nodes saved."""
     rows, names = unrolled_rows(tree), ["root", *map(path_name, tree.choices)]
-    reasons, hovers = [], []
-    for q, (path, node, repeated) in enumerate(rows):
-        why = [_unrolled_reason(tree, rows, q, k) for k in range(len(rows))]
-        note = "<br>computed again: an earlier path holds this node" if repeated else ""
-        hovers.append(
-            [
-                f"query {names[node]} of path {path + 1}<br>key {names[rows[k][1]]} of path {rows[k][0] + 1}"
-                f"<br>{WHY.get(why[k], WHY['self'])}{note}"
-                for k in range(len(rows))
-            ]
-        )
-        reasons.append(why)
+    reasons = [[_unrolled_reason(tree, rows, q, k) for k in range(len(rows))] for q in range(len(rows))]
+    notes = ["<br>computed again: an earlier path holds this node" if again else "" for _, _, again in rows]
+    queries = [f"query {names[node]} of path {path + 1}{note}" for (path, node, _), note in zip(rows, notes)]
+    keys = [f"key {names[node]} of path {path + 1}" for path, node, _ in rows]
     view = mask_view(tree, "tree step", past=0)
     saved = len(rows) - tree.size
     figure = make_subplots(
@@ -153,8 +146,8 @@ def fig_unrolled(tree: Tree) -> go.Figure:
         subplot_titles=(f"{len(tree.paths)} paths unrolled: {len(rows)} rows", f"one tree: {tree.size} rows"),
         horizontal_spacing=0.1,
     )
-    figure.add_trace(_heatmap(reasons, hovers), row=1, col=1)
-    figure.add_trace(_heatmap(view.reasons, _hovers(view)), row=1, col=2)
+    figure.add_trace(_heatmap(reasons, queries, keys), row=1, col=1)
+    figure.add_trace(_heatmap(view.reasons, *_hovers(view)), row=1, col=2)
     for column, labels in ((1, [names[node] for _, node, _ in rows]), (2, names)):
         shown = (
             {"tickvals": list(range(len(labels))), "ticktext": labels} if len(labels) <= MOST_LABELLED else {}
@@ -180,13 +173,17 @@ def _category(reason: str) -> str:
     return reason if reason in LETTERS else "closed"
 
 
-def _heatmap(reasons, hovers) -> go.Heatmap:
+def _heatmap(reasons, queries: list[str], keys: list[str]) -> go.Heatmap:
+    """Cells in the colours of their reasons; rows and columns are named once, so that a hover repeats no text."""
+    # Arrays of objects are not looked at one by one, as lists are, and are written as lists.
     kinds = list(LETTERS)
     steps = [(i / len(kinds), COLOURS[kind]) for i, kind in enumerate(kinds)]
     ends = [((i + 1) / len(kinds), COLOURS[kind]) for i, kind in enumerate(kinds)]
     letters = len(reasons[0]) <= MOST_LABELLED
     return go.Heatmap(
-        z=[[kinds.index(_category(reason)) for reason in row] for row in reasons],
+        x=keys,
+        y=queries,
+        z=np.array([[kinds.index(_category(reason)) for reason in row] for row in reasons], object),
         zmin=-0.5,
         zmax=len(kinds) - 0.5,
         colorscale=[stop for pair in zip(steps, ends, strict=True) for stop in pair],
@@ -195,21 +192,20 @@ def _heatmap(reasons, hovers) -> go.Heatmap:
         ygap=1,
         text=[[LETTERS[_category(reason)] for reason in row] for row in reasons] if letters else None,
         texttemplate="%{text}" if letters else None,
-        hovertext=hovers,
-        hovertemplate="%{hovertext}<extra></extra>",
+        hovertext=np.array([[_MEANING[reason] for reason in row] for row in reasons], object),
+        hovertemplate="%{y}<br>%{x}<br>%{hovertext}<extra></extra>",
     )
 
 
-def _hovers(view: MaskView) -> list[list[str]]:
+def _hovers(view: MaskView) -> tuple[list[str], list[str]]:
+    """What a hover says of each row and of each column."""
+    seen = [sum(reason in masks.OPEN for reason in row) for row in view.reasons]
+    queries = [
+        f"query {name} at position {position} (sees {count} keys)"
+        for name, position, count in zip(view.rows, view.row_positions, seen, strict=True)
+    ]
     keys = [f"key {n} at position {p}" for n, p in zip(view.columns, view.column_positions, strict=True)]
-    hovers = []
-    for name, position, reasons in zip(view.rows, view.row_positions, view.reasons, strict=True):
-        seen = sum(reason in masks.OPEN for reason in reasons)
-        query = f"query {name} at position {position} (sees {seen} keys)"
-        hovers.append(
-            [f"{query}<br>{key}<br>{why}, {WHY[why]}" for key, why in zip(keys, reasons, strict=True)]
-        )
-    return hovers
+    return queries, keys
 
 
 def _add_legend(figure: go.Figure, reasons) -> None:

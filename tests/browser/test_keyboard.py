@@ -10,11 +10,16 @@ EXPLORERS = {
     "masks": "from medusa_core.widgets import explore_mask\nexplore_mask()",
     "dashboard": "from medusa_core.widgets_dashboard import explore_dashboard\nexplore_dashboard()",
     "simulator": "from medusa_core.widgets_simulator import explore_simulator\nexplore_simulator()",
+    "trees": (
+        "from medusa_core.runtime import ARTIFACTS\n"
+        "from medusa_core.widgets_trees import explore_trees\n"
+        "explore_trees({'as shipped': ARTIFACTS / 'results' / 'search_trees.json'})"
+    ),
 }
 # Numbers the controls that are in use, in the order of the page.
 NUMBER = """output => {
   const found = [...output.querySelectorAll('.jupyter-widgets :is(select, input, textarea, button, .noUi-handle)')]
-    .filter(e => !e.disabled && !e.closest('[disabled], .js-plotly-plot') && e.offsetParent !== null);
+    .filter(e => !e.disabled && !e.readOnly && !e.closest('[disabled], .js-plotly-plot') && e.offsetParent !== null);
   found.forEach((e, number) => e.dataset.stop = number);
   return found.map(e => e.matches('.noUi-handle') ? 'slider' : e.options?.length === 1 ? 'only choice' : e.type);
 }"""
@@ -33,11 +38,13 @@ KEYS = {
 
 
 @pytest.mark.parametrize("name", EXPLORERS)
-def test_every_control_is_reached_by_tab_and_changed_by_a_key(lab, page, name):
+def test_every_control_is_reached_by_tab_and_changed_by_a_key(lab, page, picture, name):
     notebook = lab.cell(page, f"keyboard-{name}", EXPLORERS[name])
     notebook.run_all()
     output = notebook.output_of("explore_")
     explorer = Explorer(output)
+    if name in ("trees", "dashboard"):  # pictures of the others are taken in their chapters
+        picture(f"explore_{name}", explorer.figures.first)
     kinds = output.evaluate(NUMBER)
     assert kinds
 

@@ -13,6 +13,7 @@ from plotly.utils import PlotlyJSONEncoder
 
 from medusa_core import report, site
 from medusa_core.plots import fig_tree
+from medusa_core.plots.replay import PLAY_MS
 from medusa_core.runtime import ROOT
 from medusa_core.tree import Tree
 
@@ -49,14 +50,23 @@ def test_a_slider_switches_a_figure_on_the_page_of_chapter_11(pages, page):
     expect(figure.locator(".gtitle")).to_contain_text("batch size 64")
 
 
-def test_play_steps_through_an_answer_on_the_page_of_chapter_10(pages, page):
+def test_an_answer_plays_and_pauses_on_the_page_of_chapter_10(pages, page):
     page.raw.goto((pages / "10_replay_acceptance.html").as_uri())
     figure = page.raw.locator(".js-plotly-plot", has=page.raw.locator(".updatemenu-button")).first
     shown = figure.locator(".slider-label").first  # the others are the places to go to
     expect(shown).to_have_text("step 4")
-    # Not Pause: plotly then rejects the interrupted animation's promise, which the console shows as an exception.
-    figure.locator(".updatemenu-button", has_text="Play").click()
-    expect(shown).to_have_text("step 6")
+    play, pause = (figure.locator(".updatemenu-button", has_text=name) for name in ("Play", "Pause"))
+    play.click()
+    expect(shown).to_have_text("step 1")
+    pause.click()
+    at = shown.text_content()
+    page.raw.wait_for_timeout(1.5 * PLAY_MS)
+    expect(shown).to_have_text(at)
+    play.click()
+    expect(shown).to_have_text("step 3")
+    figure.locator(".slider-rail-touch-rect").click(position={"x": 2, "y": 4})  # interrupts, too
+    page.raw.wait_for_timeout(1.5 * PLAY_MS)
+    expect(shown).to_have_text("step 0")
 
 
 def test_text_of_a_model_cannot_become_script(page, tmp_path):

@@ -26,6 +26,14 @@ CASES = {
         "widgets.PRESETS = {'dense 3 x 4 x 4': tree.dense([3, 4, 4])}  # with the root, 64 nodes\n"
         "widgets.explore_mask()",
     ),
+    "trees": (
+        "Node budget",
+        "from medusa_core.runtime import ARTIFACTS\n"
+        "from medusa_core.widgets_trees import explore_trees\n"
+        "explorer = explore_trees({'as shipped': ARTIFACTS / 'results' / 'search_trees.json'})\n"
+        "explorer.nodes.value = 62  # a key more, and the tree has 64 nodes with the root\n"
+        "explorer",
+    ),
     "simulator": (
         "Nodes",
         "from medusa_core.widgets_simulator import explore_simulator\nexplore_simulator()",
