@@ -105,3 +105,7 @@ def test_a_series_goes_from_dark_to_light_in_steps_that_are_seen():
 def test_a_series_needs_no_colour_at_all():
     for shapes in (DASHES, SYMBOLS, PATTERNS):
         assert len(set(shapes)) == len(shapes) == 6
+
+
+def test_patterns_lie_on_their_bars_instead_of_replacing_them():
+    assert palette.TEMPLATE.data.bar[0].marker.pattern.fillmode == "overlay"

@@ -31,6 +31,11 @@ _AXIS = {
     "title": {"standoff": 15},
     "automargin": True,
 }
+_PATTERN = {
+    "fillmode": "overlay",
+    "size": 10,
+    "solidity": 0.2,
+}  # or white patterns hide the bars that they lie on
 # As plotly_white, which is ten times as large: every answer to a slider makes, sends and reads its template.
 TEMPLATE = go.layout.Template(
     layout={
@@ -42,7 +47,7 @@ TEMPLATE = go.layout.Template(
         "annotationdefaults": {"arrowcolor": "#2A3F5F", "arrowhead": 0, "arrowwidth": 1},
         "shapedefaults": {"line": {"color": "#2A3F5F"}},
     },
-    data={"bar": [{"marker": {"line": {"color": "white", "width": 0.5}}}]},
+    data={"bar": [{"marker": {"line": {"color": "white", "width": 0.5}, "pattern": _PATTERN}}]},
 )
 
 
