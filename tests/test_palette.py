@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 import pytest
 from plotly.colors import unlabel_rgb
 
-from medusa_core.plots.palette import COLOURS, DASHES, PATTERNS, SYMBOLS, ramp, styled
+from medusa_core.plots.palette import COLOURS, DASHES, PATTERNS, SYMBOLS, TEMPLATE, ramp, styled
 
 TEXT, LINE, APART = 4.5, 3.0, 10.0
 # Grounds of cells and chips: a letter, a pattern or an outline stands on them, so only that needs contrast.
@@ -108,4 +108,4 @@ def test_a_series_needs_no_colour_at_all():
 
 
 def test_patterns_lie_on_their_bars_instead_of_replacing_them():
-    assert palette.TEMPLATE.data.bar[0].marker.pattern.fillmode == "overlay"
+    assert TEMPLATE.data.bar[0].marker.pattern.fillmode == "overlay"
