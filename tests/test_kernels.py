@@ -65,7 +65,7 @@ def test_a_tree_node_has_the_bits_of_its_path_fed_alone(past):
             assert np.array_equal(model.logits(jt.array(lone[None])).numpy()[0], logits[node])
 
 
-@pytest.mark.parametrize(("isa", "dot"), [*((isa, False) for isa in SETS), (512, True)])
+@pytest.mark.parametrize(("isa", "dot"), [(256, False), (512, False), (512, True)])  # beside portable
 def test_all_processors_compute_the_same_bits(isa, dot):
     needed = "AVX-512 bf16" if dot else SETS[isa]
     if needed and needed not in machine.instruction_sets():

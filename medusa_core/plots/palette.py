@@ -31,11 +31,8 @@ _AXIS = {
     "title": {"standoff": 15},
     "automargin": True,
 }
-_PATTERN = {
-    "fillmode": "overlay",
-    "size": 10,
-    "solidity": 0.2,
-}  # or white patterns hide the bars that they lie on
+# Laid over a bar: in the place of its colour, white patterns would hide it.
+_PATTERN = {"fillmode": "overlay", "size": 10, "solidity": 0.2}
 # As plotly_white, which is ten times as large: every answer to a slider makes, sends and reads its template.
 TEMPLATE = go.layout.Template(
     layout={
