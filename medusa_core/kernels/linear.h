@@ -68,17 +68,21 @@ static inline void tile_line(const typename W::In* const (&base)[(R + 2) / 3], l
         for (int c = 0; c < C; ++c) acc[r][c] = W::add(base[r / 3][r % 3 * ldx + J], column[c], acc[r][c]);
 }
 
-// Weights to fetch from memory while others are multiplied: every so many lines of a tile, from `turn` on, so that the
-// groups of rows that pass over a tile share the work and memory is never asked for more at once than it gives.
-template <class W> struct Ahead { const typename W::type* start; long turn, every; };
+// What a tile fetches from memory while it multiplies: the tile that follows, which lies `follows` elements on. One pass
+// alone stays `near` lines ahead of what it reads, from its own end on in that tile. Groups of rows that pass over the
+// same tile share the next one as a whole, each fetching every so many of its lines from `turn` on, so that memory is
+// never asked for more at once than it gives.
+struct Ahead { long follows, turn, every; };
+static const long near = 512;  // over all columns: 32 KiB
 
 // R rows by C blocks held in registers; with `add` the sums start from what `out` holds (a residual, a bias).
-// While it computes, weights of the tile after it travel to the second-level cache (`ahead` lies as far from its start
-// as w from this tile's), and those of the next few k from there to the first: that keeps both cores' memory busy.
+// While it computes, weights that are needed later travel to the second-level cache (see Ahead), and those of the next
+// few k from there to the first: that keeps both cores' memory busy.
 template <class W, int R, int C>
-static void tile(const typename W::In* x, long ldx, const typename W::type* w, Ahead<W> ahead, long stride, long K,
+static void tile(const typename W::In* x, long ldx, const typename W::type* w, Ahead ahead, long stride, long K,
                  float* out, long ldo, bool add) {
     const int line = 16 * W::depth;
+    const long lines = K / W::depth, lead = ahead.every > 1 ? lines : std::min(lines, near / C);
     v16 acc[R][C];
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r)
@@ -86,21 +90,25 @@ static void tile(const typename W::In* x, long ldx, const typename W::type* w, A
         for (int c = 0; c < C; ++c) acc[r][c] = add ? load16(out + r * ldo + c * 16) : zero16();
     const typename W::In* base[(R + 2) / 3];
     for (int i = 0; i < (R + 2) / 3; ++i) base[i] = x + 3 * i * ldx;
-    for (long k = 0; k < K; k += W::depth, w += line, ahead.start += line) {
-        asm("" : "+r"(ldx));  // or the compiler computes a pointer a row after all
+    for (const bool next : {false, true}) {
+        const long count = next ? lead : lines - lead;
+        const typename W::type* fetched = w + (next ? ahead.follows - (lines - lead) * line : lead * line);
+        for (long i = 0; i < count; ++i, w += line, fetched += line) {
+            asm("" : "+r"(ldx));  // or the compiler computes a pointer a row after all
 #if MEDUSA_ISA > 1
 #pragma GCC unroll 8
-        for (int c = 0; c < C; ++c) _mm_prefetch((const char*)(w + c * stride + 8 * line), _MM_HINT_T0);
-        if (--ahead.turn < 0) {
-            ahead.turn += ahead.every;
+            for (int c = 0; c < C; ++c) _mm_prefetch((const char*)(w + c * stride + 4 * line), _MM_HINT_T0);
+            if (--ahead.turn < 0) {
+                ahead.turn += ahead.every;
 #pragma GCC unroll 8
-            for (int c = 0; c < C; ++c) _mm_prefetch((const char*)(ahead.start + c * stride), _MM_HINT_T1);
-        }
+                for (int c = 0; c < C; ++c) _mm_prefetch((const char*)(fetched + c * stride), _MM_HINT_T1);
+            }
 #endif
-        if (W::reads == 2) tile_line<W, W::reads - 1, R, C>(base, ldx, w, stride, acc);
-        tile_line<W, 0, R, C>(base, ldx, w, stride, acc);
+            if (W::reads == 2) tile_line<W, W::reads - 1, R, C>(base, ldx, w, stride, acc);
+            tile_line<W, 0, R, C>(base, ldx, w, stride, acc);
 #pragma GCC unroll 4
-        for (int i = 0; i < (R + 2) / 3; ++i) base[i] += W::reads;
+            for (int j = 0; j < (R + 2) / 3; ++j) base[j] += W::reads;
+        }
     }
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r)
@@ -118,14 +126,14 @@ constexpr int tile_columns(int R) { return R == 1 ? 4 : R == 2 ? 2 : 1; }
 #endif
 
 template <class W, int R, int C>
-static inline void columns(const typename W::In* x, long ldx, const typename W::type*& w, Ahead<W>& ahead, long stride,
+static inline void columns(const typename W::In* x, long ldx, const typename W::type*& w, Ahead ahead, long stride,
                            long K, long& blocks, float*& out, long ldo, bool add) {
-    for (; blocks >= C; blocks -= C, w += C * stride, ahead.start += C * stride, out += C * 16)
+    for (; blocks >= C; blocks -= C, w += C * stride, out += C * 16)
         tile<W, R, C>(x, ldx, w, ahead, stride, K, out, ldo, add);
 }
 
 template <class W, int R>
-static void row_group(const typename W::In* x, long ldx, const typename W::type* w, Ahead<W> ahead, long stride, long K,
+static void row_group(const typename W::In* x, long ldx, const typename W::type* w, Ahead ahead, long stride, long K,
                       long blocks, float* out, long ldo, bool add) {
     constexpr int C = tile_columns(R);
     columns<W, R, C>(x, ldx, w, ahead, stride, K, blocks, out, ldo, add);
@@ -135,7 +143,7 @@ static void row_group(const typename W::In* x, long ldx, const typename W::type*
 }
 
 template <class W>
-static inline void row_groups(int rows, const typename W::In* x, long ldx, const typename W::type* w, Ahead<W> ahead,
+static inline void row_groups(int rows, const typename W::In* x, long ldx, const typename W::type* w, Ahead ahead,
                               long stride, long K, long blocks, float* out, long ldo, bool add) {
 #define MEDUSA_ROWS(R) \
     case R: return row_group<W, (R <= max_rows ? R : 1)>(x, ldx, w, ahead, stride, K, blocks, out, ldo, add);
@@ -158,7 +166,7 @@ static void linear(const float* x, long n, long ldx, const typename W::type* w, 
     for (long b = begin; b < end; b += tile_columns(size)) {
         const long stop = std::min<long>(b + tile_columns(size), end);
         const typename W::type* here = w + b * stride;
-        const typename W::type* follows = stop < end ? w + stop * stride : after ? after : here;
+        const long follows = stop < end ? (stop - b) * stride : after ? after - here : 0;
         for (long g = 0; g < groups; ++g) {
             const long r = g * size, rows = std::min(size, n - r);
             row_groups<W>(rows, input + r * ldx, ldx, here, {follows, g, groups}, stride, K, stop - b,
