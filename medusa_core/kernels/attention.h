@@ -79,7 +79,8 @@ static float softmax_path(float* score, const Row& row, const int* extra, long p
 }
 
 // The query rows [first, first + rows), all of one sequence, for one key/value head shared by `group` query heads.
-// query and out start at this head's first query, their rows ldq and ldo apart; queries come as projected.
+// query and out start at this head's first query: query (group, rows, head_dim) as projected, ldq from one of the group
+// to the next, out (rows, group, head_dim), its rows ldo apart.
 static void attend(const Cache& cache, const Rope& rope, const Row* row, const int* extra, long extra_width, long rows, long group,
                    long head, const float* query, long ldq, float* out, long ldo, std::vector<float>& scratch) {
     const long hd = cache.head_dim, queries = rows * group;
@@ -95,7 +96,7 @@ static void attend(const Cache& cache, const Rope& rope, const Row* row, const i
     scratch.resize(std::max<size_t>(scratch.size(), queries * (width + 2 * hd)));
     float *score = scratch.data(), *q = score + queries * width, *o = q + queries * hd;
     for (long i = 0; i < queries; ++i)
-        rotate(rope, row[i / group].position, hd, 1.f / std::sqrt((float)hd), query + i / group * ldq + i % group * hd,
+        rotate(rope, row[i / group].position, hd, 1.f / std::sqrt((float)hd), query + i % group * ldq + i / group * hd,
                q + i * hd);
 
     const long block = hd * 16;

@@ -14,9 +14,9 @@ static void rms_norm(const float* x, const float* gain, long d, float eps, float
     for (long i = 0; i < d; i += 16) store16(y + i, mul16(mul16(load16(x + i), scale), load16(gain + i)));
 }
 
-// gate <- silu(gate) * up over the columns [begin, end).
-static void swiglu(float* gate, const float* up, long begin, long end) {
-    for (long i = begin; i < end; i += 16) {
+// gate <- silu(gate) * up
+static void swiglu(float* gate, const float* up, long size) {
+    for (long i = 0; i < size; i += 16) {
         const v16 g = load16(gate + i), e = exp16(sub16(zero16(), g));
         store16(gate + i, mul16(div16(g, add16(set16(1.f), e)), load16(up + i)));
     }
@@ -35,6 +35,11 @@ template <class W> struct Weights {  // each packed, layers one after another
     const float *norms;  // (2 layers + 1, hidden): attention, mlp, ..., final
     const float *bias;   // (layers, qkv_size), zero for models without
 };
+
+// The first place of a buffer, 16 floats larger than is needed, that begins a cache line.
+static inline float* aligned(std::vector<float>& buffer) {
+    return (float*)(((uintptr_t)buffer.data() + 63) / 64 * 64);
+}
 
 struct Share { long begin, end; };
 static inline Share share(long total, long unit = 1) {  // this thread's part, in multiples of `unit`
@@ -80,23 +85,35 @@ static void forward(const Model& m, const Weights<W>& w, const Rope& rope, const
                     long extra_width, long n, float* keys, float* values, long batch, long slots, float* y,
                     Clock clock = Clock()) {
     typedef const typename W::type* Packed;
-    const long d = m.hidden, f = m.intermediate, q = m.query_size(), kv = m.kv_size(), qkv = m.qkv_size();
-    const long group = m.heads / m.kv_heads, layer_cache = batch * m.kv_heads * m.head_dim * slots;
-    static std::vector<float> scratch;  // ops run one after another; the buffer is kept between steps
-    scratch.resize(n * (d + qkv + q + 2 * f));
-    float *x = scratch.data(), *projected = x + n * d, *attended = projected + n * qkv;
-    float *gate = attended + n * q, *up = gate + n * f;
+    const long d = m.hidden, f = m.intermediate, q = m.query_size(), qkv = m.qkv_size();
+    const long group = m.heads / m.kv_heads, hd = m.head_dim, per_head = hd / 16;
+    const long layer_cache = batch * m.kv_heads * hd * slots;
+    // What threads exchange; ops run one after another, so buffers are kept between steps. On cores that are far apart,
+    // exchange costs more than arithmetic: nobody reads along another's columns, `projected` (heads, n, head_dim) lies
+    // head by head, and what `down` multiplies is rounded by its writer.
+    static std::vector<float> scratch;
+    static std::vector<typename W::In> gated;
+    scratch.resize(n * (d + qkv + q) + 16);
+    gated.resize(n * W::width(f));
+    float *x = aligned(scratch), *projected = x + n * d, *attended = projected + n * qkv;
     const std::vector<Task> tasks = attention_tasks(m, row, n);
 
 #pragma omp parallel firstprivate(clock)
     {
-        static thread_local std::vector<float> mine, normed;
-        normed.resize(n * d);
+        static thread_local std::vector<float> mine, row_normed, mlp;
+        static thread_local std::vector<typename W::In> normed;
+        row_normed.resize(d), normed.resize(n * W::width(d));
         const Share my_rows = share(n), of_qkv = share(qkv / 16), of_hidden = share(d / 16), of_mlp = share(f / 16);
+        const long own = (of_mlp.end - of_mlp.begin) * 16;
+        mlp.resize(2 * n * own + 16);
+        float *gate = aligned(mlp), *up = gate + n * own;
         for (long r = my_rows.begin; r < my_rows.end; ++r) embed(m, w, row[r], x + r * d);
         // Every thread norms all rows for itself: cheaper than waiting until the others have done theirs.
         const auto norm = [&](const float* gain) {
-            for (long r = 0; r < n; ++r) rms_norm(x + r * d, gain, d, m.eps, &normed[r * d]);
+            for (long r = 0; r < n; ++r) {
+                rms_norm(x + r * d, gain, d, m.eps, row_normed.data());
+                W::round(row_normed.data(), d, &normed[r * W::width(d)]);
+            }
         };
         for (long layer = 0; layer < m.layers; ++layer) {
             const float* norms = w.norms + 2 * layer * d;
@@ -106,28 +123,31 @@ static void forward(const Model& m, const Weights<W>& w, const Rope& rope, const
 #pragma omp barrier
             clock.lap(layer ? DOWN : OTHER);
             norm(norms);
-            for (long r = 0; r < n; ++r)
-                memcpy(projected + r * qkv + of_qkv.begin * 16, w.bias + layer * qkv + of_qkv.begin * 16,
-                       (of_qkv.end - of_qkv.begin) * 16 * sizeof(float));
-            linear<W>(normed.data(), n, d, w_qkv, d * 16, d, of_qkv.begin, of_qkv.end, projected, qkv, true,
-                      w_out + of_hidden.begin * q * 16);
+            for (long b = of_qkv.begin, stop; b < of_qkv.end; b = stop) {
+                const long head = b / per_head, first = head * per_head;
+                stop = std::min(first + per_head, of_qkv.end);
+                float* out = projected + head * n * hd;
+                for (long r = 0; r < n; ++r)
+                    memcpy(out + r * hd + (b - first) * 16, w.bias + layer * qkv + b * 16, (stop - b) * 16 * sizeof(float));
+                multiply<W>(normed.data(), n, W::width(d), w_qkv + first * d * 16, d * 16, d, b - first, stop - first, out,
+                            hd, true, stop < of_qkv.end ? w_qkv + stop * d * 16 : w_out + of_hidden.begin * q * 16);
+            }
 #pragma omp barrier
             clock.lap(QKV);
-            const Cache cache = {keys + layer * layer_cache, values + layer * layer_cache, m.kv_heads, m.head_dim,
-                                 slots};
+            const Cache cache = {keys + layer * layer_cache, values + layer * layer_cache, m.kv_heads, hd, slots};
             // By head, not by row: neighbouring slots of a key share cache lines, which would travel between the cores.
 #pragma omp for
             for (long h = 0; h < m.kv_heads; ++h)
                 for (long r = 0; r < n; ++r) {
-                    const float* key = projected + r * qkv + q + h * m.head_dim;
-                    append(cache, rope, row[r], h, key, key + kv, mine);
+                    const float* key = projected + ((m.heads + h) * n + r) * hd;
+                    append(cache, rope, row[r], h, key, key + m.kv_heads * n * hd, mine);
                 }
 #pragma omp for schedule(dynamic)
             for (size_t t = 0; t < tasks.size(); ++t) {
                 const Task& task = tasks[t];
-                const long r = task.first, h = task.head * group * m.head_dim;
+                const long r = task.first, h = task.head * group;
                 attend(cache, rope, row + r, extra + r * extra_width, extra_width, task.rows, group, task.head,
-                       projected + r * qkv + h, qkv, attended + r * q + h, q, mine);
+                       projected + (h * n + r) * hd, n * hd, attended + r * q + h * hd, q, mine);
             }
             clock.lap(ATTENTION);
             linear<W>(attended, n, q, w_out, q * 16, q, of_hidden.begin, of_hidden.end, x, d, true,
@@ -135,14 +155,18 @@ static void forward(const Model& m, const Weights<W>& w, const Rope& rope, const
 #pragma omp barrier
             clock.lap(OUT);
             norm(norms + d);
-            linear<W>(normed.data(), n, d, w_gate, d * 16, d, of_mlp.begin, of_mlp.end, gate, f, false,
-                      w_up + of_mlp.begin * d * 16);
-            linear<W>(normed.data(), n, d, w_up, d * 16, d, of_mlp.begin, of_mlp.end, up, f, false,
-                      w_down + of_hidden.begin * f * 16);
-            for (long r = 0; r < n; ++r) swiglu(gate + r * f, up + r * f, of_mlp.begin * 16, of_mlp.end * 16);
+            multiply<W>(normed.data(), n, W::width(d), w_gate + of_mlp.begin * d * 16, d * 16, d, 0, own / 16, gate, own,
+                        false, w_up + of_mlp.begin * d * 16);
+            multiply<W>(normed.data(), n, W::width(d), w_up + of_mlp.begin * d * 16, d * 16, d, 0, own / 16, up, own,
+                        false, w_down + of_hidden.begin * f * 16);
+            for (long r = 0; r < n; ++r) {
+                swiglu(gate + r * own, up + r * own, own);
+                W::round(gate + r * own, own, &gated[r * W::width(f) + W::width(of_mlp.begin * 16)]);
+            }
 #pragma omp barrier
             clock.lap(GATE_UP);
-            linear<W>(gate, n, f, w_down, f * 16, f, of_hidden.begin, of_hidden.end, x, d, true, w_next);
+            multiply<W>(gated.data(), n, W::width(f), w_down, f * 16, f, of_hidden.begin, of_hidden.end, x, d, true,
+                        w_next);
         }
 #pragma omp barrier
         clock.lap(DOWN);

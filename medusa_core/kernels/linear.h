@@ -19,6 +19,8 @@ struct Float32 {
     template <int J> static inline v16 line(const float* w) { return load16(w); }
     static inline v16 add(float x, v16 w, v16 sum) { return fma16(set16(x), w, sum); }
     static inline float at(const float* block, long k, int lane) { return block[k * 16 + lane]; }
+    static inline long width(long K) { return K; }  // `In`s that K values of x take
+    static inline void round(const float* x, long K, float* out) { memcpy(out, x, K * sizeof(float)); }
     static inline const float* input(const float* x, long, long, long&) { return x; }
 };
 
@@ -42,14 +44,16 @@ struct BFloat16 {
         memcpy(&f, &u, 4);
         return f;
     }
+    static inline long width(long K) { return K / depth * reads; }
+    static inline void round(const float* x, long K, In* out) {
+        for (long k = 0; k < K; k += 16) round_bf16(x + k, out + width(k));
+    }
     // x (n, K) rounded; `ldx` becomes the distance of its rows.
     static const In* input(const float* x, long n, long K, long& ldx) {
         static thread_local std::vector<In> rounded;
-        const long width = K / depth * reads;
-        rounded.resize(std::max<size_t>(rounded.size(), n * width));
-        for (long r = 0; r < n; ++r)
-            for (long k = 0; k < K; k += 16) round_bf16(x + r * ldx + k, &rounded[r * width + k / depth * reads]);
-        ldx = width;
+        rounded.resize(std::max<size_t>(rounded.size(), n * width(K)));
+        for (long r = 0; r < n; ++r) round(x + r * ldx, K, &rounded[r * width(K)]);
+        ldx = width(K);
         return rounded.data();
     }
 };
@@ -154,14 +158,13 @@ static inline void row_groups(int rows, const typename W::In* x, long ldx, const
 #undef MEDUSA_ROWS
 }
 
-// out[r, 16 b ...] (+)= x[r] . W for the blocks b in [begin, end): x (n, K) with row stride ldx, out with ldo;
-// `stride` is the distance between blocks, 16 K for a packed matrix; `after`: the weights this thread needs next.
+// out[r, 16 b ...] (+)= x[r] . W for the blocks b in [begin, end): x (n, K) as W reads it, with row stride ldx, out with
+// ldo; `stride` is the distance between blocks, 16 K for a packed matrix; `after`: the weights this thread needs next.
 // Many rows go tile by tile of the columns, so that weights are read from memory once and stay in the cache.
 template <class W>
-static void linear(const float* x, long n, long ldx, const typename W::type* w, long stride, long K, long begin,
-                   long end, float* out, long ldo, bool add, const typename W::type* after = nullptr) {
+static void multiply(const typename W::In* x, long n, long ldx, const typename W::type* w, long stride, long K,
+                     long begin, long end, float* out, long ldo, bool add, const typename W::type* after = nullptr) {
     if (n == 0) return;
-    const typename W::In* input = W::input(x, n, K, ldx);
     const long groups = (n + max_rows - 1) / max_rows, size = (n + groups - 1) / groups;
     for (long b = begin; b < end; b += tile_columns(size)) {
         const long stop = std::min<long>(b + tile_columns(size), end);
@@ -169,10 +172,18 @@ static void linear(const float* x, long n, long ldx, const typename W::type* w, 
         const long follows = stop < end ? (stop - b) * stride : after ? after - here : 0;
         for (long g = 0; g < groups; ++g) {
             const long r = g * size, rows = std::min(size, n - r);
-            row_groups<W>(rows, input + r * ldx, ldx, here, {follows, g, groups}, stride, K, stop - b,
+            row_groups<W>(rows, x + r * ldx, ldx, here, {follows, g, groups}, stride, K, stop - b,
                           out + r * ldo + b * 16, ldo, add);
         }
     }
+}
+
+// As `multiply`, with x in float32.
+template <class W>
+static void linear(const float* x, long n, long ldx, const typename W::type* w, long stride, long K, long begin,
+                   long end, float* out, long ldo, bool add, const typename W::type* after = nullptr) {
+    const typename W::In* input = W::input(x, n, K, ldx);
+    multiply<W>(input, n, ldx, w, stride, K, begin, end, out, ldo, add, after);
 }
 
 }  // namespace medusa

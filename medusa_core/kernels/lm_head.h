@@ -56,11 +56,14 @@ static void top_k(const float* x, long n, long d, const typename W::type* w, lon
         const Share s = share(blocks);
         std::vector<float> part(n * panel * 16);
         std::vector<Best>* mine = best.data() + omp_get_thread_num() * n;
+        long ldx = d;
+        const typename W::In* input = W::input(x, n, d, ldx);
 #pragma omp single
         threads = omp_get_num_threads();
         for (long b = s.begin; b < s.end; b += panel) {
             const long stop = std::min(b + panel, s.end), count = std::min(stop * 16, vocab) - b * 16;
-            linear<W>(x, n, d, w + b * d * 16, d * 16, d, 0, stop - b, part.data(), panel * 16, false, w + stop * d * 16);
+            multiply<W>(input, n, ldx, w + b * d * 16, d * 16, d, 0, stop - b, part.data(), panel * 16, false,
+                        w + stop * d * 16);
             for (long r = 0; r < n; ++r) {
                 const float* row = &part[r * panel * 16];
                 for (long i = 0; i < count; i += 16) {
