@@ -10,13 +10,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from medusa_core import answers, bench, contestants, cost, data, heads, heads_race, text
+from medusa_core import answers, bench, contestants, data, heads, heads_race, meter, text
 from medusa_core import plan as plans
 from medusa_core import tree as trees
 from medusa_core.answers import SettingsError
 from medusa_core.bench import BenchSettings
 from medusa_core.contestants import Contestant
-from medusa_core.cost import StepCost
+from medusa_core.cost import ROWS, StepCost
 from medusa_core.data import TokenSet
 from medusa_core.files import append_line, write_json
 from medusa_core.heads import context
@@ -143,9 +143,9 @@ def _step_seconds(each: Contestant, shapes: Mapping[int, Tree], settings: Compar
     most = max(*shapes, settings.candidates) + 1
     falling = [0.5 / (rank + 1) for rank in range(40)]  # any guesses: only the time counts
     guesses = trees.search([falling] * each.drafter.config.num_heads, most - 1).choices
-    sizes = sorted({n for n in cost.ROWS if n < most} | {most})
+    sizes = sorted({n for n in ROWS if n < most} | {most})
     by_rows = {rows: Tree.from_paths(guesses[: rows - 1]) for rows in sizes}
-    measured = cost.measure(each.base, each.drafter, by_rows, settings.past, settings.cost_repeats)
+    measured = meter.measure(each.base, each.drafter, by_rows, settings.past, settings.cost_repeats)
     return {STEPS: list(measured.step_seconds)}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -20,12 +20,14 @@ def race(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     repeats: int = 1,
+    between: Callable[[], None] = lambda: None,
 ) -> list[dict]:
     """Continue every prompt in every way, plainly too, and return a row a way, plain decoding first.
 
-    The ways take turns in beginning. A row holds name, tokens_per_step, rows_per_step, step_ms (median over the
-    repeats of the mean), draft_ms, overhead and speedup against plain decoding, both without the prompt's forward, and
-    `identical`: how many prompts got plain decoding's text.
+    The ways take turns in beginning. between: what to do before each prompt, such as timing single steps. A row holds
+    name, tokens_per_step, rows_per_step, step_ms (median over the repeats of the mean), draft_ms, overhead and speedup
+    against plain decoding, both without the prompt's forward, and `identical`: how many prompts got plain decoding's
+    text.
     """
     everyone = {PLAIN: Drafting(), **ways}
     settings = Settings(max_new_tokens)
@@ -37,6 +39,7 @@ def race(
         answers.answer(base, drafting, prompts[0], Settings(8))
     names = list(everyone)
     for number, prompt in enumerate(tqdm(prompts, desc="prompts")):
+        between()
         for repeat in range(repeats):
             texts = {}
             for turn in range(len(names)):

@@ -8,7 +8,7 @@ import pytest
 from fake_decoding import END, VOCABULARY, tokenizer
 from tiny_model import folder_of
 
-from medusa_core import answers, compare, contestants, cost, lora, runtime
+from medusa_core import answers, compare, contestants, lora, meter, runtime
 from medusa_core import heads as head_kinds
 from medusa_core.answers import SettingsError
 from medusa_core.compare import CompareSettings
@@ -55,7 +55,7 @@ def root(tmp_path_factory):
 def names(root, monkeypatch):
     monkeypatch.setattr(runtime, "ROOT", root)
     monkeypatch.setattr(runtime, "ARTIFACTS", root)
-    monkeypatch.setattr(cost, "measure", functools.partial(cost.measure, burst=0.005))
+    monkeypatch.setattr(meter, "measure", functools.partial(meter.measure, burst=0.005))
     return ["one", "two", "joint"]
 
 

@@ -39,3 +39,9 @@ def test_a_way_has_its_tokens_rows_and_times_per_step(rows):
 
 def test_every_way_gives_plain_decodings_text(rows):
     assert [(row["identical"], row["prompts"]) for row in rows] == [(3, 3)] * 3
+
+
+def test_what_comes_between_is_done_before_every_prompt():
+    done = []
+    race.race(FakeBase(), {}, PROMPTS, max_new_tokens=4, repeats=2, between=lambda: done.append(1))
+    assert len(done) == len(PROMPTS)

@@ -1,0 +1,40 @@
+"""Steps are timed for every number of rows, and a larger one never counts as cheaper."""
+
+import numpy as np
+import pytest
+from fake_decoding import FakeBase, FakeDrafter
+
+from medusa_core import meter
+from medusa_core.tree import Tree, chain
+
+
+def test_every_number_of_rows_gets_a_time_that_never_falls():
+    base = FakeBase()
+    trees = {
+        1: chain(0),
+        2: chain(1),
+        4: chain(3),
+        7: Tree.from_paths([(0,), (1,), (2,), (0, 0), (0, 1), (1, 0)]),
+    }
+    measured = meter.measure(base, FakeDrafter(base), trees, past=20, repeats=2, burst=0.01)
+    assert measured.rows == 7 and measured.draft_seconds > 0
+    assert min(measured.step_seconds) > 0 and (np.diff(measured.step_seconds) >= 0).all()
+    # rows between two that were measured lie on the line between them
+    two, three, four = measured.step_seconds[1:4]
+    assert three == pytest.approx((two + four) / 2)
+
+
+def test_without_a_drafter_nothing_is_drafted():
+    measured = meter.measure(FakeBase(), None, {1: chain(0), 2: chain(1)}, past=8, repeats=1, burst=0.01)
+    assert measured.draft_seconds == 0.0
+
+
+def test_every_round_counts_the_same(monkeypatch):
+    own = meter.Meter(FakeBase(), FakeDrafter(FakeBase()), {1: chain(0), 3: chain(2)}, past=8)
+    clock = iter(
+        [(0.0, 2.0), (0.0, 2.0), (1.0, 4.0), (1.0, 4.0), (0.0, 4.0), (0.0, 4.0), (3.0, 8.0), (3.0, 8.0)]
+    )
+    monkeypatch.setattr(own, "_step", lambda tree, n: next(clock))
+    own.round(burst=0.0)
+    own.round(burst=0.0)
+    assert own.cost().step_seconds == (3.0, 4.5, 6.0) and own.cost().draft_seconds == 2.0
