@@ -1,4 +1,4 @@
-"""How fast this machine reads memory: divided by a model's bytes, the roofline of decoding one token a step."""
+"""How fast this machine reads memory, the roofline of decoding one token a step, and how far apart its cores are."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from medusa_core.kernels.ops import FLAGS, place
 runtime.start()
 import jittor as jt
 
+TURNS = 20_000
 MEBIBYTES = 512  # more than a processor's caches hold
 
 
@@ -32,3 +33,20 @@ class Reader:
                 cpu_src="medusa::read_passes(in0_p, in0_shape0 / 16, out0_shape0, out0_p, out1_p);",
             )
         return self.bytes / seconds.numpy(), sums.numpy()
+
+
+def exchange_seconds() -> float:
+    """Time of a cache line from the first thread's core to the second's, about 30 ns between neighbours.
+
+    On processors of several core complexes it can be six times as long, and a hypervisor may move cores between them.
+    """
+    seconds = jt.empty((1,))
+    with jt.flag_scope(compile_options=FLAGS), jt.no_grad():
+        jt.code(
+            [],
+            [seconds],
+            data={"turns": TURNS},
+            cpu_header='#include "bandwidth.h"\n',
+            cpu_src='out0_p[0] = medusa::exchange((long)data["turns"]);',
+        )
+    return float(seconds.numpy()[0])

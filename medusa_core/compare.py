@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from medusa_core import answers, bench, contestants, data, heads, heads_race, meter, text
+from medusa_core import answers, bench_play, contestants, data, heads, heads_race, meter, text
 from medusa_core import plan as plans
 from medusa_core import tree as trees
 from medusa_core.answers import SettingsError
@@ -76,7 +76,7 @@ def compare(
     """
     weights = {each.name: sha256(heads.resolve(each.name) / heads.WEIGHTS_FILE) for each in found}
     config = {**asdict(settings), "heads_sha256": weights}
-    machine, done = bench.begin(partial, config, key="part")
+    machine, done = bench_play.begin(partial, config, key="part")
 
     def part(name: str, make) -> dict:
         if name not in done:
@@ -103,7 +103,7 @@ def compare(
         max_new_tokens=settings.max_new_tokens,
         seed=settings.seed,
     )
-    asked = bench.asked(bench.spread(questions, settings.limit or None))
+    asked = bench_play.asked(bench_play.spread(questions, settings.limit or None))
     plan = {row["name"]: heads_race.plan_of(row, steps, rates, settings.data, corpus) for row in rows}
     file = partial and partial.with_name(partial.name.replace(".partial.", ".race.partial."))
     speed = heads_race.race(found, rows, plan, asked, shared, tokenizer, file, progress)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from medusa_core import bench
+from medusa_core import bench, bench_play
 from medusa_core.answers import Drafting
 from medusa_core.bench import BenchSettings
 from medusa_core.contestants import Contestant
@@ -37,7 +37,7 @@ def race(
     players, modes = {}, []
     for each, row in zip(found, rows, strict=True):
         plain = f"{PLAIN} {each.name}" if row["adapted_base"] else PLAIN
-        players[plain] = bench.Player(each.base, Drafting())
+        players[plain] = bench_play.Player(each.base, Drafting())
         named = replace(shared, heads=each.name)
         plan = plans[each.name]
         ways = {"heads": Drafting(each.drafter, Tree.from_paths(row["tree"]))}
@@ -47,11 +47,11 @@ def race(
         for drafts, drafting in ways.items():
             acceptance = shared.acceptance if drafts == "heads" else ("greedy",)
             own = bench.modes(replace(named, drafts=(drafts,), acceptance=acceptance), plain)
-            players |= {mode.name: bench.Player(each.base, drafting) for mode in own if mode.drafts}
+            players |= {mode.name: bench_play.Player(each.base, drafting) for mode in own if mode.drafts}
             modes += own
     modes = list(dict.fromkeys(modes))  # heads of the same base share its plain decoding
     config = {**asdict(shared), "heads": [row["name"] for row in rows], "questions": asked, "rows": rows}
-    result = bench.play(players, modes, asked, shared, tokenizer, config, partial, progress)
+    result = bench_play.play(players, modes, asked, shared, tokenizer, config, partial, progress)
     identical = _identical(result["runs"])
     return {
         "questions": [{key: each[key] for key in ("question_id", "category")} for each in asked],

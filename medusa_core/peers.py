@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from medusa_core import answers, convert, data, heads, machine, peer_process, text
 from medusa_core.answers import SettingsError
-from medusa_core.bench import spread
+from medusa_core.bench_play import spread
 from medusa_core.config import ModelConfig
 from medusa_core.files import append_line, finished_lines, replacing, write_json
 from medusa_core.model_folder import read_json, sha256

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from medusa_core.bandwidth import Reader, jt
+from medusa_core.bandwidth import Reader, exchange_seconds, jt
 from medusa_core.kernels.ops import FLAGS
 
 
@@ -24,3 +24,7 @@ def test_lines_that_the_threads_cannot_share_evenly_are_read_once():
                 cpu_src="out0_p[0] = medusa::read_once(in0_p, in0_shape0 / 16);",
             )
         assert total.item() == numbers.numpy().sum(), lines
+
+
+def test_an_exchange_between_two_threads_is_timed():
+    assert 0 < exchange_seconds() < np.inf

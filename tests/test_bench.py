@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fake_decoding import FakeBase, FakeDrafter, tokenizer
 
-from medusa_core import bench, files, summary, tree
+from medusa_core import bench, bench_play, files, summary, tree
 from medusa_core.answers import Drafting, Settings, SettingsError, answer
 from medusa_core.bench import BenchSettings
 from medusa_core.differences import first_difference
@@ -103,9 +103,16 @@ def test_heads_of_another_base_are_compared_with_that_base_alone():
     own = bench.modes(replace(shared, heads="own"), plain="plain own")
     found = [*bench.modes(shared), *own]
     draftings = {name: Drafting(FakeDrafter(each), TREE) for name, each in (("fake", base), ("own", other))}
-    players = {name: bench.Player(each, Drafting()) for name, each in (("plain", base), ("plain own", other))}
-    players |= {"fake": bench.Player(base, draftings["fake"]), "own": bench.Player(other, draftings["own"])}
-    result = bench.play(players, found, bench.asked(QUESTIONS), shared, TOKENIZER, {}, progress=False)
+    players = {
+        name: bench_play.Player(each, Drafting()) for name, each in (("plain", base), ("plain own", other))
+    }
+    players |= {
+        "fake": bench_play.Player(base, draftings["fake"]),
+        "own": bench_play.Player(other, draftings["own"]),
+    }
+    result = bench_play.play(
+        players, found, bench_play.asked(QUESTIONS), shared, TOKENIZER, {}, progress=False
+    )
     runs = {(each["name"], each["acceptance"]): each["samples"] for each in result["runs"]}
     texts = {key: [sample["token_ids"] for sample in samples] for key, samples in runs.items()}
     assert texts["plain", "greedy"] != texts["plain own", "greedy"]
@@ -308,7 +315,7 @@ def test_another_benchmarks_partial_file_is_refused(tmp_path):
 def test_a_limit_takes_questions_from_every_category_in_turn():
     questions = [{"question_id": i, "category": "aabbbc"[i]} for i in range(6)]
     chosen = {
-        limit: [q["question_id"] for q in bench.spread(questions, limit)] for limit in (1, 3, 4, 5, None)
+        limit: [q["question_id"] for q in bench_play.spread(questions, limit)] for limit in (1, 3, 4, 5, None)
     }
     assert chosen == {1: [0], 3: [0, 2, 5], 4: [0, 1, 2, 5], 5: [0, 1, 2, 3, 5], None: [0, 1, 2, 3, 4, 5]}
 

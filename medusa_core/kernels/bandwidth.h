@@ -1,8 +1,11 @@
-// Reading memory as fast as the kernels can, and how long it takes: the bound for steps that wait for weights.
+// Reading memory as fast as the kernels can, and how long it takes: the bound for steps that wait for weights. And how
+// long data takes from one core to another, which many rows wait for.
 #pragma once
 #include <omp.h>
 
+#include <atomic>
 #include <chrono>
+#include <thread>
 
 #include "simd.h"
 
@@ -44,6 +47,19 @@ static void read_passes(const float* p, long lines, long passes, float* seconds,
         sums[i] = read_once(p, lines);
         seconds[i] = std::chrono::duration<float>(std::chrono::steady_clock::now() - begin).count();
     }
+}
+
+// Seconds that a cache line takes from one thread to the other while two take `turns` in writing it.
+static float exchange(long turns) {
+    alignas(64) std::atomic<long> turn{0};
+    const auto begin = std::chrono::steady_clock::now();
+#pragma omp parallel num_threads(2)
+    for (long i = omp_get_thread_num(); i < turns; i += omp_get_num_threads()) {
+        for (long waited = 0; turn.load(std::memory_order_acquire) != i; ++waited)
+            if (waited > 100000) std::this_thread::yield();  // both share a core
+        turn.store(i + 1, std::memory_order_release);
+    }
+    return std::chrono::duration<float>(std::chrono::steady_clock::now() - begin).count() / turns;
 }
 
 }  // namespace medusa
