@@ -1,7 +1,8 @@
 """Figures of the dashboard that a benchmark's runs fill, with filters: heads, acceptance, temperature and category.
 
 Every trace says in its `meta` for which heads, acceptances and temperatures it is shown, or in meta["points"] for
-which its points are. `narrow` filters by that, and a figure hands it the `wanted` that it is given; the page of the static site does the same in its browser (pages/dashboard.js).
+which its points are. `narrow` filters by that, and a figure hands it the `wanted` that it is given; the page of the
+static site does the same in its browser (pages/dashboard.js).
 """
 
 from __future__ import annotations
