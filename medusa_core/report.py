@@ -93,8 +93,9 @@ def _disarm(soup, nonce: str) -> None:
 
 
 def _still_widget(output: dict) -> None:
-    """Put a note in place of a widget, which shows nothing without a kernel."""
-    if WIDGET_VIEW in output.get("data", {}):
+    """Put the figure that is saved with a widget, or a note, in its place: it shows nothing without a kernel."""
+    data = output.get("data", {})
+    if data.pop(WIDGET_VIEW, None) and PLOTLY not in data:
         output["data"] = {"text/plain": "(an interactive control: open this chapter in JupyterLab)"}
 
 

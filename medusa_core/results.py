@@ -73,6 +73,11 @@ def head_of(row: dict) -> str:
     return row["name"].split(" + ")[0]
 
 
+def temperature_of(row: dict) -> str:
+    """The temperature of a run, or of a row of its summary, as it is written and chosen."""
+    return f"{row['temperature']:g}"
+
+
 def is_plain(row: dict) -> bool:
     """Whether a run, or a row of its summary, decodes without guesses; heads may name the base that they adapted."""
     return row["name"].split(" ")[0] == PLAIN

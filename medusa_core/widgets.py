@@ -1,7 +1,7 @@
 """Controls for the figures in plots: they hold no logic of their own, so that a figure needs no front end.
 
-The figure is an ordinary output that the controls replace in place. A saved or headless notebook therefore
-shows the default figure and one line of text; the controls come to life when the cell is run in Jupyter.
+The figure is an ordinary output, in whose place the first change puts a live one. A saved or headless notebook
+therefore shows the default figure and one line of text; controls come to life when the cell is run in Jupyter.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from IPython.display import display
 from medusa_core import tree as trees
 from medusa_core.plots.masks import STAGES, fig_mask, fig_unrolled, mask_view, unrolled_rows
 from medusa_core.tree import Tree, TreeError
-from medusa_core.widgets_output import Output
+from medusa_core.widgets_output import Drawing
 
 # Top-3 accuracies of Medusa-1 heads on Vicuna-7B, FasterDecoding/Medusa assets/medusa_acc.csv.
 _ACCURACY = [[0.56, 0.11, 0.06], [0.32, 0.11, 0.06], [0.20, 0.09, 0.06]]
@@ -89,7 +89,7 @@ class MaskExplorer:
         )
         self.mask_figure = self.unrolled_figure = go.Figure()
         self._unrolled = None  # choices of the tree in unrolled_figure
-        self._outputs = {"mask": Output(), "unrolled": Output()}
+        self._outputs = {"mask": Drawing(), "unrolled": Drawing()}
         self._updating = False
         self.update()
         for control in (self.preset, self.typed, self.stage, self.past, self.padding, self.locked):

@@ -13,6 +13,7 @@ from IPython.display import display
 
 from medusa_core import report, results, runtime
 from medusa_core.plots.dashboard_panels import FILTERS, NOTHING, PANELS, View, choices, first_view
+from medusa_core.widgets_output import Drawing
 
 ALL = "all"
 
@@ -41,7 +42,8 @@ class DashboardExplorer:
         self.controls = ipw.VBox([*inputs, self.message, self.links])
         self.figure = go.Figure(layout={"title": {"text": NOTHING}})
         self.summary = NOTHING
-        self._handle = None
+        self._drawing = Drawing()
+        self._drawing.draw(self.figure)
         self.update()
         for control in inputs:
             control.observe(lambda _: self.update(), names="value")
@@ -59,23 +61,15 @@ class DashboardExplorer:
         self.figure = figure
         words = ", ".join(f"{FILTERS[name].lower()} {value or ALL}" for name, value in chosen.items())
         self.summary = f"{panel.name}: {words}"
-        if self._handle:
-            # JupyterLab's plotly renderer draws an output once and ignores what it is replaced with, unless the
-            # kind of output changes in between.
-            self._handle.update({"text/plain": self.summary}, raw=True)
-            self._handle.update(self._bundle(), raw=True)
+        self._drawing.draw(figure)
 
     def show(self) -> None:
         """Display the controls, the figure and the summary line."""
         display(self.controls)
-        self._handle = display(self._bundle(), raw=True, display_id=True)
+        self._drawing.show()
         print(self.summary)
 
     _ipython_display_ = show
-
-    def _bundle(self) -> dict:
-        """The figure as data to display: shown as it is, it would lose the display_id by which it is replaced."""
-        return {"text/plain": self.summary, **self.figure._repr_mimebundle_()}
 
 
 def explore_dashboard(folder: Path = runtime.ARTIFACTS / "results") -> DashboardExplorer:

@@ -17,6 +17,7 @@ from medusa_core.answers import Settings
 from medusa_core.plots.replay import PLAY_MS, fig_moment
 from medusa_core.replay import CRITERIA, ReplayError
 from medusa_core.trace import Trace
+from medusa_core.widgets_output import Drawing
 
 OWN = "your prompt"
 TYPED = "Why is the sky blue?"
@@ -42,7 +43,8 @@ class ReplayExplorer:
         self._name = ""  # of the shown trace
         self._fault = ""  # of the chosen one, where it cannot be shown
         self.figure, self.summary = go.Figure(layout={"title": {"text": NOTHING}}), ""
-        self._handle, self._updating = None, False
+        self._drawing, self._updating = Drawing(), False
+        self._drawing.draw(self.figure)
         self._make_controls()
         self._choose()
 
@@ -142,17 +144,12 @@ class ReplayExplorer:
             return
         self._say(self._fault)
         self.figure, self.line.value = figure, html.escape(self.summary)
-        if self._handle:
-            # JupyterLab's plotly renderer draws an output once and ignores what it is replaced with, unless the
-            # kind of output changes in between; a box of the same height keeps the page from jumping.
-            box = f'<div style="height:{figure.layout.height:.0f}px"></div>'
-            self._handle.update({"text/html": box, "text/plain": _title(figure)}, raw=True)
-            self._handle.update(_bundle(figure), raw=True)
+        self._drawing.draw(figure)
 
     def show(self) -> None:
         """Display the controls, the figure and the summary line."""
         display(self.controls)
-        self._handle = display(_bundle(self.figure), raw=True, display_id=True)
+        self._drawing.show()
         print(self.summary or html.unescape(re.sub("<.*?>", "", self.message.value)))
 
     _ipython_display_ = show
@@ -223,12 +220,3 @@ def shipped(folder: Path | None = None) -> dict[str, Path]:
 def heads_of(name: str) -> str:
     """Who guessed, by the name that record.py gives a trace; any other name stands for itself alone."""
     return re.split(r"-(?:greedy|typical|exact)\b", name)[0]
-
-
-def _title(figure: go.Figure) -> str:
-    return html.unescape(re.sub("<.*?>", " ", figure.layout.title.text)).strip()
-
-
-def _bundle(figure: go.Figure) -> dict:
-    """A figure as data to display: shown as it is, it would lose the display_id by which it is replaced."""
-    return {"text/plain": _title(figure), **figure._repr_mimebundle_()}

@@ -13,6 +13,7 @@ from medusa_core.config import ConfigError
 from medusa_core.plots.simulate import fig_scenario
 from medusa_core.simulate import MOST_NODES, Prediction, Scenario, SimulationError, Sweep, predict, sweep
 from medusa_core.tree import TreeError
+from medusa_core.widgets_output import Drawing
 
 OWN = "an own LM head each"
 DRAFT_SIZES = (1024, 2048, 4096, 8192, 16_384, 32_000)
@@ -60,7 +61,7 @@ class SimulatorExplorer:
         self.controls = ipw.VBox([*inputs, self.message])
         self.figure = go.Figure()
         self.summary = ""
-        self._handle = None
+        self._drawing = Drawing()
         self.update()
         for control in inputs:
             control.observe(lambda _: self.update(), names="value")
@@ -85,16 +86,12 @@ class SimulatorExplorer:
         self.summary = summary_scenario(self.model.value, scenario, nodes, prediction, sizes)
         title = f"{self.model.value} on {scenario.machine.name}, {nodes} nodes: {prediction.speedup:.2f} times as fast"
         self.figure = fig_scenario(sizes, prediction, nodes, title)
-        if self._handle:
-            # JupyterLab's plotly renderer draws an output once and ignores what it is replaced with, unless the
-            # kind of output changes in between.
-            self._handle.update({"text/plain": title}, raw=True)
-            self._handle.update(_bundle(self.figure), raw=True)
+        self._drawing.draw(self.figure)
 
     def show(self) -> None:
         """Display the controls, the figure and the summary line."""
         display(self.controls)
-        self._handle = display(_bundle(self.figure), raw=True, display_id=True)
+        self._drawing.show()
         print(self.summary)
 
     _ipython_display_ = show
@@ -107,8 +104,3 @@ def explore_simulator(accuracy: dict[str, object] | None = None) -> SimulatorExp
     shows itself as the last value of a notebook cell; anywhere else call its `show`.
     """
     return SimulatorExplorer(published.ACCURACY if accuracy is None else accuracy)
-
-
-def _bundle(figure: go.Figure) -> dict:
-    """A figure as data to display: shown as it is, it would lose the display_id by which it is replaced."""
-    return {"text/plain": figure.layout.title.text, **figure._repr_mimebundle_()}

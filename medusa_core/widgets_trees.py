@@ -20,7 +20,7 @@ from medusa_core.plots.tree_table import html_buffers, html_comparison
 from medusa_core.prospects import Measured, Prospects, ProspectsError
 from medusa_core.tree import Tree, TreeError
 from medusa_core.widgets import ChoicesError, parse_choices
-from medusa_core.widgets_output import Output
+from medusa_core.widgets_output import Drawing, Table
 
 NOTHING, KEPT = "nothing", "the tree that was kept"
 NO_NODE = -1  # a dropdown takes None for "nothing is selected" and shows a blank
@@ -62,10 +62,10 @@ class TreeExplorer:
         self.tree = Tree.from_paths([])
         self.figure, self.table = go.Figure(layout={"title": {"text": "No result to show"}}), ""
         self.summary = "no result to show"
-        self._outputs = {"figure": Output(), "tables": Output()}
+        self._drawing, self._tables = Drawing(), Table()
         self._own, self._updating = False, False  # whether the tree is typed; whether controls set each other
         self._make_controls()
-        self._outputs["figure"].draw(self.figure)
+        self._drawing.draw(self.figure)
         self._measure()
 
     def _make_controls(self) -> None:
@@ -160,8 +160,8 @@ class TreeExplorer:
         self._prospects, self.tree, self.figure, self.table = prospects, tree, figure, tables
         self.summary = summary_tree(self.source.value, prospects, tree)
         self._set_controls()
-        self._outputs["figure"].draw(figure)
-        self._outputs["tables"].write(tables, self.summary)
+        self._drawing.draw(figure)
+        self._tables.write(tables, self.summary)
         return True
 
     def _set_controls(self) -> None:
@@ -200,9 +200,9 @@ class TreeExplorer:
     def show(self) -> None:
         """Display the controls, the figure, the summary line and the tables."""
         display(self.controls)
-        self._outputs["figure"].show()
+        self._drawing.show()
         print(self.summary)
-        self._outputs["tables"].show()
+        self._tables.show()
 
     _ipython_display_ = show
 

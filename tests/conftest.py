@@ -3,6 +3,7 @@
 import plotly.io as pio
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from ipywidgets import Widget
 
 
 @pytest.fixture
@@ -11,3 +12,4 @@ def shell(monkeypatch):
     monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")
     yield InteractiveShell.instance()
     InteractiveShell.clear_instance()
+    Widget.close_all()

@@ -19,7 +19,7 @@ def names(figure):
 
 def test_every_panel_draws_the_first_view(found):
     view = first_view(found)
-    assert view == View("benchmark.json", None, "greedy", None)
+    assert view == View("benchmark.json", acceptance="greedy")
     for panel in PANELS:
         assert panel.draw(found, view).data, panel.name
 
@@ -29,6 +29,7 @@ def test_choices_are_what_the_files_hold(found):
         "source": ["benchmark.json", "comparison.json"],
         "head": ["medusa1", "gru"],
         "acceptance": ["greedy", "typical"],
+        "temperature": ["0", "0.7"],
         "category": ["coding", "math"],
     }
 
@@ -36,11 +37,12 @@ def test_choices_are_what_the_files_hold(found):
 def test_filters_leave_what_was_asked_for(found):
     bench = found.benches["benchmark.json"]
     assert len(dashboard.fig_step_tokens(bench).data) == 3
-    (only,) = dashboard.fig_step_tokens(bench, "medusa1", "typical", "math").data
+    (only,) = dashboard.fig_step_tokens(bench, "math", head="medusa1", acceptance="typical").data
     assert only.name.startswith("medusa1, typical") and list(only.customdata) == [2, 3]
-    (bars,) = dashboard.fig_category_speedup(bench, None, "typical", "math").data
+    (bars,) = dashboard.fig_category_speedup(bench, "math", acceptance="typical").data
     assert list(bars.x) == ["<b>all</b>", "math"]
-    assert not dashboard.fig_step_tokens(bench, "gru").data
+    assert names(dashboard.fig_step_tokens(bench, "math", temperature="0.7")) == [only.name]
+    assert not dashboard.fig_step_tokens(bench, head="gru").data
     assert dashboard.fig_step_tokens(bench, category="unknown") is None
 
 
@@ -49,6 +51,7 @@ def test_a_steps_time_adds_up_and_plain_decoding_of_its_temperature_stays(found)
     *phases, totals = dashboard.fig_time(bench, "step", acceptance="typical").data
     assert list(totals.y) == ["plain, sampling, T = 0.7", "medusa1, typical, T = 0.7"]
     assert [trace.name for trace in phases] == ["prefill", "verify", "accept", "commit", "draft", "rest"]
+    assert list(dashboard.fig_time(bench, temperature="0").data[-1].y)[0] == "plain, greedy"
     assert sum(trace.x[1] for trace in phases) == pytest.approx(1e3 * 2.0 / 10, abs=0.01) == totals.x[1]
     assert dashboard.fig_time(bench, "token").data[-1].x[0] == pytest.approx(1e3 * 2.0 / 20)
 

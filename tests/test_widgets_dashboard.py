@@ -26,9 +26,9 @@ def test_filters_change_the_figure(tmp_path):
     assert len(explorer.figure.data) == 2
     explorer.filters["acceptance"].value = "typical"
     assert [trace.meta for trace in explorer.figure.data] == [
-        {"head": ["medusa1"], "acceptance": ["typical"]}
+        {"head": ["medusa1"], "acceptance": ["typical"], "temperature": ["0.7"]}
     ]
-    words = "result file benchmark.json, heads all, acceptance typical, category all"
+    words = "result file benchmark.json, heads all, acceptance typical, temperature all, category all"
     assert explorer.summary == f"Tokens a step: {words}"
 
 

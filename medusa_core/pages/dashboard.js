@@ -2,11 +2,11 @@
 // Draws the dashboard's figures and narrows them to what is chosen. `narrow` is plots/dashboard.py's, in JavaScript.
 const { panels, figures, template, nothing } = JSON.parse(document.getElementById("figures").textContent);
 const filters = [...document.querySelectorAll("select[data-filter]")];
+const NARROWING = ["head", "acceptance", "temperature"];
 const POINTWISE = ["x", "y", "text", "customdata"];
 
 function narrow(figure, wanted) {
-  const fits = (meta) =>
-    ["head", "acceptance"].every((key) => wanted[key] === null || !meta?.[key] || meta[key].includes(wanted[key]));
+  const fits = (meta) => NARROWING.every((key) => wanted[key] === null || !meta?.[key] || meta[key].includes(wanted[key]));
   figure.data = figure.data.filter((trace) => {
     if (!trace.meta || !trace.meta.points) return fits(trace.meta);
     const kept = trace.meta.points.map(fits);

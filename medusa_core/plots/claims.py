@@ -54,7 +54,8 @@ def fig_claim_epsilon(rows: Sequence[Mapping]) -> go.Figure:
         )
         figure.add_hline(y=exact[key], line={"color": COLOURS["self"], "dash": "dash"}, row=1, col=column)
         figure.update_xaxes(title="epsilon", row=1, col=column)
-    figure.update_yaxes(tickformat=".0%", rangemode="tozero", row=1, col=3)
+    figure.update_yaxes(tickformat=".1%", rangemode="tozero", row=1, col=3)
+    figure.update_annotations(yshift=8)  # the names of the parts, above the topmost numbers
     return styled(figure, "Typical acceptance by its threshold (dashed: exact sampling)", height=400)
 
 

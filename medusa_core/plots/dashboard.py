@@ -1,7 +1,8 @@
-"""Figures of the dashboard that a benchmark's runs fill, each with filters: heads, acceptance and category.
+"""Figures of the dashboard that a benchmark's runs fill, with filters: heads, acceptance, temperature and category.
 
-Every trace says in its `meta` for which heads and acceptances it is shown, or in meta["points"] those of its points.
-`narrow` filters by that; the page of the static site does the same in its browser (pages/dashboard.js).
+Every trace says in its `meta` for which heads, acceptances and temperatures it is shown, or in meta["points"] for
+which its points are. `narrow` filters by that, and a figure hands it the `wanted` that it is given; the page of the
+static site does the same in its browser (pages/dashboard.js).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from medusa_core import peer_summary, published
 from medusa_core.plots.bench import PHASES, fig_speedup, fig_tokens_per_step
 from medusa_core.plots.palette import COLOURS, PATTERNS, SYMBOLS, ramp, styled
 from medusa_core.plots.peers import fig_peers
-from medusa_core.results import head_of, is_plain
+from medusa_core.results import head_of, is_plain, temperature_of
 
 POINTWISE = ("x", "y", "text", "customdata")
 # Legends of any length lie on the lower edge; what is drawn makes room for them.
@@ -29,9 +30,11 @@ FAMILIES = {  # of published methods; what is not here trains heads of another k
 OTHER = "other heads"
 
 
-def narrow(figure: go.Figure, head: str | None = None, acceptance: str | None = None) -> go.Figure:
-    """The figure with only what shows these heads and this acceptance; None stands for all. Changes it in place."""
-    wanted = {"head": head, "acceptance": acceptance}
+def narrow(figure: go.Figure, **wanted: str | None) -> go.Figure:
+    """The figure with only what is shown for `wanted`: head, acceptance, temperature. Changes it in place.
+
+    None, or nothing, stands for all.
+    """
 
     def fits(meta: dict | None) -> bool:
         own = {key: (meta or {}).get(key) for key in wanted}
@@ -53,23 +56,23 @@ def narrow(figure: go.Figure, head: str | None = None, acceptance: str | None = 
     return figure
 
 
-def fig_step_tokens(bench: dict, head=None, acceptance=None, category=None) -> go.Figure | None:
+def fig_step_tokens(bench: dict, category=None, **wanted) -> go.Figure | None:
     """Histogram of tokens a step (plots/bench.py), filtered; None where the file keeps no steps."""
     drafted = [run for run in _runs(bench, category) if not is_plain(run)]
     if not drafted:
         return None
-    return narrow(_marked(fig_tokens_per_step({"runs": drafted}), drafted), head, acceptance)
+    return narrow(_marked(fig_tokens_per_step({"runs": drafted}), drafted), **wanted)
 
 
-def fig_category_speedup(bench: dict, head=None, acceptance=None, category=None) -> go.Figure | None:
+def fig_category_speedup(bench: dict, category=None, **wanted) -> go.Figure | None:
     """Speed-up overall and by category (plots/bench.py), filtered."""
     drafted = [row for row in bench["summary"] if not is_plain(row)]
     own = [row for row in bench["categories"] if category in (None, row["category"])]
     figure = fig_speedup({"summary": drafted, "categories": own})
-    return narrow(_marked(figure, drafted), head, acceptance) if drafted else None
+    return narrow(_marked(figure, drafted), **wanted) if drafted else None
 
 
-def fig_time(bench: dict, per: str = "step", head=None, acceptance=None, category=None) -> go.Figure | None:
+def fig_time(bench: dict, per: str = "step", category=None, **wanted) -> go.Figure | None:
     """Milliseconds a step, or a token, by phase, the prompt's forward (prefill) spread over all; None without times.
 
     per: "step" or "token".
@@ -105,10 +108,10 @@ def fig_time(bench: dict, per: str = "step", head=None, acceptance=None, categor
     figure.update_xaxes(title=f"milliseconds a {per}", range=[0, 1.25 * max(totals)], automargin=True)
     figure.update_yaxes(automargin=True, autorange="reversed", type="category")
     styled(figure, f"Where the time of a {per} goes", height=500, barmode="stack", legend=BELOW)
-    return narrow(figure, head, acceptance)
+    return narrow(figure, **wanted)
 
 
-def fig_published(bench: dict, head=None, acceptance=None) -> go.Figure:
+def fig_published(bench: dict, **wanted) -> go.Figure:
     """Tokens a step over overhead, ours beside the published; dotted lines join equal speed-ups."""
     figure = go.Figure()
     records = [each for each in published.RECORDS if each.quotient and each.tokens_per_step]
@@ -157,7 +160,7 @@ def fig_published(bench: dict, head=None, acceptance=None) -> go.Figure:
     figure.update_xaxes(title="overhead: time of a step, in plain steps", range=[0.9, right], automargin=True)
     figure.update_yaxes(title="tokens / step", range=[0.8, top])
     styled(figure, "Ours beside the published (dotted: equal speed-up)", height=560, legend=BELOW)
-    return narrow(figure, head, acceptance)
+    return narrow(figure, **wanted)
 
 
 def fig_peer_speed(peers: dict, category=None) -> go.Figure | None:
@@ -196,16 +199,21 @@ def _marked(figure: go.Figure, rows: list[dict]) -> go.Figure:
 
 
 def _meta(row: dict) -> dict:
-    return {"head": [head_of(row)], "acceptance": [row["acceptance"]]}
+    return {
+        "head": [head_of(row)],
+        "acceptance": [row["acceptance"]],
+        "temperature": [temperature_of(row)],
+    }
 
 
 def _beside(runs: list[dict], temperature: float) -> dict:
     """What plain decoding is shown beside: every acceptance at its temperature."""
-    return {"acceptance": [run["acceptance"] for run in runs if run["temperature"] == temperature]}
+    beside = [run for run in runs if run["temperature"] == temperature]
+    return {"acceptance": [run["acceptance"] for run in beside], "temperature": [temperature_of(beside[0])]}
 
 
 def _name(row: dict) -> str:
-    temperature = f", T = {row['temperature']:g}" if row["temperature"] else ""
+    temperature = f", T = {temperature_of(row)}" if row["temperature"] else ""
     return html.escape(f"{row['name']}, {row['acceptance']}{temperature}")
 
 

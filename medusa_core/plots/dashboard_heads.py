@@ -41,7 +41,7 @@ def fig_depth_accuracy(
     figure.update_xaxes(title="depth of the guess", dtick=1, range=[0.6, None], automargin=True)
     figure.update_yaxes(tickformat=".0%", rangemode="tozero")
     figure.update_yaxes(title="of the next tokens", col=1)
-    return narrow(styled(figure, "How often guesses are right", height=480, legend=BELOW), head)
+    return narrow(styled(figure, "How often guesses are right", height=480, legend=BELOW), head=head)
 
 
 def fig_tree_sweep(sweeps: Mapping[str, Sweep], head: str | None = None) -> go.Figure | None:
@@ -80,7 +80,7 @@ def fig_tree_sweep(sweeps: Mapping[str, Sweep], head: str | None = None) -> go.F
         )  # fmt: skip
     figure.add_hline(y=1, line={"color": COLOURS["plain"], "width": 2, "dash": "dash"}, row=1, col=2)
     figure.update_xaxes(title="rows in a step", automargin=True)
-    return narrow(styled(figure, "Trees of every size on this machine", height=480, legend=BELOW), head)
+    return narrow(styled(figure, "Trees of every size on this machine", height=480, legend=BELOW), head=head)
 
 
 def _two(left: str, right: str, **options) -> go.Figure:

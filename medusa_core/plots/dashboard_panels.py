@@ -9,9 +9,15 @@ import plotly.graph_objects as go
 
 from medusa_core.plots import dashboard as runs
 from medusa_core.plots import dashboard_heads as heads
-from medusa_core.results import Results, head_of, is_plain
+from medusa_core.results import Results, head_of, is_plain, temperature_of
 
-FILTERS = {"source": "Result file", "head": "Heads", "acceptance": "Acceptance", "category": "Category"}
+FILTERS = {
+    "source": "Result file",
+    "head": "Heads",
+    "acceptance": "Acceptance",
+    "temperature": "Temperature",
+    "category": "Category",
+}
 NOTHING = "Nothing to draw: the result files hold nothing of this choice."
 
 
@@ -22,6 +28,7 @@ class View:
     source: str | None = None
     head: str | None = None
     acceptance: str | None = None
+    temperature: str | None = None
     category: str | None = None
 
 
@@ -51,7 +58,7 @@ def _bench(draw: Callable, *fields: str, **options) -> Callable[[Results, View],
     )
 
 
-_ALL = ("head", "acceptance", "category")
+_ALL = ("category", "head", "acceptance", "temperature")
 PANELS = (
     Panel("Head accuracy by depth", (), lambda r, v: heads.fig_depth_accuracy(r.accuracy, v.head)),
     Panel("Tree sizes", (), lambda r, v: heads.fig_tree_sweep(r.sweeps, v.head)),
@@ -60,7 +67,7 @@ PANELS = (
     Panel("Time of a step", ("source", "category"), _bench(runs.fig_time, *_ALL, per="step")),
     Panel("Time of a token", ("source", "category"), _bench(runs.fig_time, *_ALL, per="token")),
     Panel("Other programs", ("category",), lambda r, v: r.peers and runs.fig_peer_speed(r.peers, v.category)),
-    Panel("Ours beside the published", ("source",), _bench(runs.fig_published, *_ALL[:2])),
+    Panel("Ours beside the published", ("source",), _bench(runs.fig_published, *_ALL[1:])),
 )
 
 
@@ -73,6 +80,7 @@ def choices(results: Results) -> dict[str, list[str]]:
         "source": list(results.benches),
         "head": list(dict.fromkeys([*map(head_of, drafted), *results.accuracy, *results.sweeps])),
         "acceptance": list(dict.fromkeys(row["acceptance"] for row in drafted)),
+        "temperature": list(dict.fromkeys(map(temperature_of, drafted))),
         "category": list(dict.fromkeys(categories)),
     }
 

@@ -155,7 +155,7 @@ def fig_cost_and_gain(rows: Sequence[Mapping], cost: str, gain: str) -> go.Figur
     room = 0.25 * (max(values) - min(values)) or 0.1
     figure.update_xaxes(title=cost, range=[0, 1.15 * most])
     figure.update_yaxes(title=gain, range=[min(values) - room, max(values) + 1.6 * room])
-    return styled(figure, "What heads cost, and what they bring")
+    return styled(figure, "What heads cost, and what they bring", height=560)  # room between the labels
 
 
 def _line(figure: go.Figure, x, y, name: str, number: int, count: int, column: int | None = None) -> None:

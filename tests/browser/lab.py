@@ -96,9 +96,13 @@ class Notebook:
         self.raw.get_by_role("menuitem", name="Run", exact=True).click()
         self.raw.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         self._wait_until_done()
+        self.save()
+        self._check(nbformat.read(self._file, as_version=4))
+
+    def save(self) -> None:
+        """Save the notebook to its file."""
         with self.raw.expect_response(lambda r: r.request.method == "PUT" and "/api/contents/" in r.url):
             self.raw.keyboard.press("Control+S")
-        self._check(nbformat.read(self._file, as_version=4))
 
     def output_of(self, call: str):
         """The output area of the code cell that holds `call`, scrolled into view."""

@@ -23,11 +23,14 @@ def report(tmp_path_factory):
 def test_the_dashboards_filters_show_what_python_draws(report, page):
     found = results.read(runtime.ARTIFACTS / "results")
     page.raw.goto((report / "dashboard.html").as_uri())
-    expect(page.raw.locator("#chosen")).to_have_text("benchmark.json, all, greedy, all")
-    for acceptance, category in (("typical", ""), ("", "coding")):
-        page.raw.select_option("[data-filter=acceptance]", acceptance)
-        page.raw.select_option("[data-filter=category]", category)
-        view = View("benchmark.json", None, acceptance or None, category or None)
+    expect(page.raw.locator("#chosen")).to_have_text("benchmark.json, all, greedy, all, all")
+    for chosen in (
+        {"acceptance": "typical", "temperature": "", "category": ""},
+        {"acceptance": "", "temperature": "0.7", "category": "coding"},
+    ):
+        for name, value in chosen.items():
+            page.raw.select_option(f"[data-filter={name}]", value)
+        view = View("benchmark.json", **{name: value or None for name, value in chosen.items()})
         for panel in PANELS:
             figure = panel.draw(found, view)
             shown = page.raw.locator(f"#panel-{NUMBERS[panel.name]}").evaluate(TRACES)
@@ -38,4 +41,4 @@ def test_the_dashboards_filters_take_the_keyboard(report, page):
     page.raw.goto((report / "dashboard.html").as_uri())
     page.raw.locator("[data-filter=acceptance]").focus()
     page.raw.keyboard.press("ArrowDown")
-    expect(page.raw.locator("#chosen")).to_have_text("benchmark.json, all, typical, all")
+    expect(page.raw.locator("#chosen")).to_have_text("benchmark.json, all, typical, all, all")
