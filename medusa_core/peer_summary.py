@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import median
+from statistics import mean, median
 
 import numpy as np
 
@@ -17,23 +17,29 @@ def summarise(result: Mapping) -> dict:
 
     summary: tokens_per_second is the median over the questions, low and high the 10th and 90th percentiles, prompt
     included; same counts the answers that equal plain decoding's.
-    roofline: bytes_per_second is the median of the best passes of each measurement; tokens_per_second = that by
-    bytes_per_token; share = decode_tokens_per_second, plain decoding's without the prompt, by that (both None when no
-    answer has two tokens).
+    roofline: bytes_per_second is the mean, low and high the extremes, of each measurement's best pass;
+    tokens_per_second = that by bytes_per_token; decode_tokens_per_second is plain decoding's median without the prompt;
+    share = its speed by what the memory allowed at the time, the median over the questions with a measurement (both
+    None when no answer has two tokens, share also when none was measured).
     """
     rows = [_row(peer) for peer in result["peers"]]
     seconds = sum(sample["seconds"] for peer in result["peers"] for sample in peer["samples"])
-    rate = median(max(passes) for passes in result["bandwidth"])
     size = result["config"]["bytes_per_token"]
+    rates = {each["question_id"]: max(each["bytes_per_second"]) for each in result["bandwidth"]}
     plain = next(peer["samples"] for peer in result["peers"] if peer["name"] == REFERENCE)
-    speeds = [(s["tokens"] - 1) / (s["seconds"] - s["prefill"]) for s in plain if s["tokens"] > 1]
-    speed = median(speeds) if speeds else None
+    speeds = {
+        s["question_id"]: (s["tokens"] - 1) / (s["seconds"] - s["prefill"]) for s in plain if s["tokens"] > 1
+    }
+    shares = [speeds[name] * size / rate for name, rate in rates.items() if name in speeds]
+    rate = mean(rates.values())
     roofline = {
         "bytes_per_second": rate,
+        "low": min(rates.values()),
+        "high": max(rates.values()),
         "bytes_per_token": size,
         "tokens_per_second": rate / size,
-        "decode_tokens_per_second": speed,
-        "share": speed and speed * size / rate,
+        "decode_tokens_per_second": median(speeds.values()) if speeds else None,
+        "share": median(shares) if shares else None,
     }
     return {"summary": rows, "roofline": roofline, "waiting_share": result["waiting_seconds"] / seconds}
 
@@ -83,12 +89,13 @@ def notes(result: Mapping) -> list[str]:
     config, roofline = result["config"], result["roofline"]
     bound = (
         f"Reading the bfloat16 weights, {roofline['bytes_per_token'] / 1e6:.0f} MB a token, at the "
-        f"{roofline['bytes_per_second'] / 1e9:.1f} GB/s measured in the same run allows "
+        f"{roofline['bytes_per_second'] / 1e9:.1f} GB/s measured in the same run "
+        f"({roofline['low'] / 1e9:.0f} to {roofline['high'] / 1e9:.0f}) allows "
         f"{roofline['tokens_per_second']:.1f} tokens/s"
     )
     if roofline["share"] is not None:
         speed, share = roofline["decode_tokens_per_second"], roofline["share"]
-        bound += f"; plain decoding makes {speed:.1f} after the prompt, {share:.0%} of that"
+        bound += f"; plain decoding makes {speed:.1f} after the prompt, {share:.0%} of what the memory gave at the time"
     waiting = f"Peers that wait for their turn took {result['waiting_share']:.1%} of a core's time."
     versions = sorted(
         {f"{name} {version}" for own in config["versions"].values() for name, version in own.items()}

@@ -28,7 +28,7 @@ from medusa_core.peer_worker import PEERS, LlamaCpp, Ours
 from medusa_core.runtime import ARTIFACTS, ROOT
 from medusa_core.stamp import stamp
 
-VERSION = 1
+VERSION = 2  # says which question each measurement of the memory belongs to
 BYTES_PER_WEIGHT = 2  # bfloat16
 WARM_UP_TOKENS = 32
 BANDWIDTH_EVERY = 7  # questions; shares no factor with 8 peers, or the same one would always come next
@@ -98,7 +98,11 @@ def run(
             {"name": name, "samples": [{**own, **one["samples"][name]} for own, one in zip(labels, records)]}
             for name in workers
         ],
-        "bandwidth": [record["bandwidth"] for record in records if "bandwidth" in record],
+        "bandwidth": [
+            {"question_id": own["question_id"], "bytes_per_second": record["bandwidth"]}
+            for own, record in zip(labels, records)
+            if "bandwidth" in record
+        ],
         "waiting_seconds": sum(record["waiting_seconds"] for record in records),
     }
     return {**result, **summarise(result)}
@@ -110,12 +114,12 @@ def _question(workers: Mapping[str, PeerProcess], ids: list[int], number: int, l
     waiting_seconds: processor time that waiting peers took while another generated.
     """
     record = {}
-    if number % BANDWIDTH_EVERY == 0:
-        time.sleep(PAUSE)
-        record["bandwidth"] = workers[REFERENCE].ask(bandwidth=BANDWIDTH_PASSES)["bytes_per_second"]
     names, found, waiting = list(workers), {}, 0.0
     first = number % len(names)
     for name in names[first:] + names[:first]:
+        if name == REFERENCE and number % BANDWIDTH_EVERY == 0:  # just before what is compared with it
+            time.sleep(PAUSE)
+            record["bandwidth"] = workers[name].ask(bandwidth=BANDWIDTH_PASSES)["bytes_per_second"]
         time.sleep(PAUSE)
         others = [worker for other, worker in workers.items() if other != name]
         before = sum(worker.cpu_seconds() for worker in others)

@@ -181,6 +181,7 @@ def _is_histogram(value: object) -> bool:
 
 ANY = "any key"
 TEXT = "a text", lambda value: isinstance(value, str)
+NAME = "a text or a number", lambda value: isinstance(value, str) or _is_number(value)
 FLAG = "true or false", lambda value: isinstance(value, bool)
 NUMBER = "a number", _is_number
 POSITIVE = "a number above 0", lambda value: _is_number(value) and value > 0
@@ -197,13 +198,13 @@ SAMPLE = {"category": TEXT, "tokens": POSITIVE, "steps": POSITIVE, "seconds": PO
 RUN = {**WAY, "samples": [SAMPLE]}
 ACCURACY = {"top1": [SHARE], "top5": [SHARE]}
 COSTS = {"step_seconds": [POSITIVE]}
-ANSWER = {"category": TEXT, "tokens": POSITIVE, "seconds": POSITIVE, "same": FLAG}
+ANSWER = {"question_id": NAME, "category": TEXT, "tokens": POSITIVE, "seconds": POSITIVE, "same": FLAG}
 SPEED = {"name": TEXT, "tokens_per_second": POSITIVE, "low": POSITIVE, "high": POSITIVE, "same": NUMBER,
          "questions": NUMBER}  # fmt: skip
 PEERS = {
     "config": {"heads": TEXT, "drafts": TEXT, "bytes_per_token": POSITIVE},
     "peers": [{"name": TEXT, "samples": [ANSWER]}],
-    "bandwidth": [[POSITIVE]],
+    "bandwidth": [{"question_id": NAME, "bytes_per_second": [POSITIVE]}],
     "waiting_seconds": NUMBER,
     "summary": [SPEED],
     "roofline": {"tokens_per_second": POSITIVE},

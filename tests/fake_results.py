@@ -52,14 +52,17 @@ def search(name="medusa1"):
 
 
 def peers(name="medusa1", categories=("coding", "math")):
-    own = [{"category": category, "tokens": 10, "seconds": 1.0, "same": True} for category in categories]
+    own = [
+        {"question_id": number, "category": category, "tokens": 10, "seconds": 1.0, "same": True}
+        for number, category in enumerate(categories)
+    ]
     timed = [{**each, "prefill": 0.1} for each in own]
     names = ("ours plain", "ours", "transformers")
     speed = {"tokens_per_second": 10.0, "low": 9.0, "high": 11.0, "same": 2, "questions": 2}
     return {
         "config": {"heads": name, "drafts": "both", "bytes_per_token": 1000},
         "peers": [{"name": each, "samples": timed if each == names[0] else own} for each in names],
-        "bandwidth": [[1e5]],
+        "bandwidth": [{"question_id": 0, "bytes_per_second": [1e5]}],
         "waiting_seconds": 0.1,
         "summary": [{"name": each, **speed} for each in names],
         "roofline": {"tokens_per_second": 100.0},

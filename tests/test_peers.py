@@ -104,7 +104,7 @@ def test_the_result_file_says_who_answered_what_how_fast(folder, capsys):
     assert rows["llama.cpp 4-bit"]["same"] == sum(odd) < 3 == rows["ours"]["same"]
     assert found["config"]["versions"]["ours"] == {"fake": "1.0"} and found["config"]["heads_sha256"]
     assert found["config"]["questions"][0] == {"question_id": 3, "category": "a", "turns": ["Hello."]}
-    assert len(found["bandwidth"]) == 2 and found["machine"]["threads"]
+    assert [each["question_id"] for each in found["bandwidth"]] == [3, 8] and found["machine"]["threads"]
     assert capsys.readouterr().out.strip() == peer_summary.table(found).strip()
     assert not list((folder / "results").glob("*.partial.jsonl"))
 
@@ -288,6 +288,8 @@ def three_peers():
         return {"tokens": tokens, "seconds": seconds, "same": same, **more}
 
     plain = [sample(11, 1.1, prefill=0.1), sample(21, 1.05, prefill=0.05), sample(1, 0.1, prefill=0.1)]
+    for name, each in enumerate(plain):
+        each["question_id"] = name
     found = {
         "config": {
             "bytes_per_token": 100_000_000,
@@ -305,7 +307,10 @@ def three_peers():
             {"name": "ours plain", "samples": plain},
             {"name": "ours", "samples": [sample(10, 0.5), sample(20, 0.5, False), sample(1, 0.05)]},
         ],
-        "bandwidth": [[2e9, 4e9, 3e9], [1e9, 2e9, 1e9], [9e9, 8e9, 7e9]],
+        "bandwidth": [
+            {"question_id": name, "bytes_per_second": passes}
+            for name, passes in enumerate([[2e9, 4e9, 3e9], [1e9, 2.5e9, 1e9], [8.5e9, 8e9, 7e9]])
+        ],
         "waiting_seconds": 0.033,
     }
     return {**found, **peer_summary.summarise(found)}
@@ -319,9 +324,10 @@ def test_summary_rows_are_as_worked_out_by_hand():
     assert (plain["low"], plain["high"]) == pytest.approx((10, 18))
     assert ours["tokens_per_second"] == pytest.approx(20) and ours["same"] == 2  # of 20, 40 and 20
     roofline = found["roofline"]
-    assert roofline["bytes_per_second"] == 4e9 and roofline["tokens_per_second"] == pytest.approx(40)
+    assert roofline["bytes_per_second"] == 5e9 and roofline["tokens_per_second"] == pytest.approx(50)
+    assert (roofline["low"], roofline["high"]) == (2.5e9, 8.5e9)
     assert roofline["decode_tokens_per_second"] == pytest.approx(15)  # of 10 and 20; one token tells nothing
-    assert roofline["share"] == pytest.approx(15 / 40)
+    assert roofline["share"] == pytest.approx((10 / 40 + 20 / 25) / 2), "each by the memory of its own minute"
     assert found["waiting_share"] == pytest.approx(0.01)
 
 
@@ -331,15 +337,15 @@ def test_answers_of_one_token_have_no_share_of_the_roofline():
         peer["samples"] = peer["samples"][2:]
     found |= peer_summary.summarise(found)
     assert found["roofline"]["share"] is None
-    assert "allows 40.0 tokens/s." in peer_summary.table(found)
+    assert "allows 50.0 tokens/s." in peer_summary.table(found)
 
 
 def test_the_table_shows_speeds_equality_the_bound_and_who_is_absent():
     lines = peer_summary.table(three_peers()).splitlines()
     assert lines[2].split() == ["ours,", "medusa1", "+", "context", "20.0", "20.0", "36.0", "31", "2/3"]
     assert lines[4] == (
-        "Reading the bfloat16 weights, 100 MB a token, at the 4.0 GB/s measured in the same run allows "
-        "40.0 tokens/s; plain decoding makes 15.0 after the prompt, 38% of that."
+        "Reading the bfloat16 weights, 100 MB a token, at the 5.0 GB/s measured in the same run (2 to 8) allows "
+        "50.0 tokens/s; plain decoding makes 15.0 after the prompt, 52% of what the memory gave at the time."
     )
     assert lines[6:] == [
         "Versions: jittor 1.",
@@ -372,6 +378,6 @@ def test_the_figure_shows_medians_spread_and_roofline():
     assert list(bars.error_x.array) == [16.0, 8.0] and list(bars.error_x.arrayminus) == [0.0, 0.0]
     assert list(bars.marker.pattern.shape) == ["/", ""], "stripes mean drafts"
     (line,) = figure.layout.shapes
-    assert line.x0 == line.x1 == 40.0
-    assert any(note.text == "reading the bfloat16 weights: 40" for note in figure.layout.annotations)
+    assert line.x0 == line.x1 == 50.0
+    assert any(note.text == "reading the bfloat16 weights: 50" for note in figure.layout.annotations)
     assert json.loads(figure.to_json())
