@@ -31,6 +31,7 @@ from medusa_core.stamp import stamp
 VERSION = 2  # says which question each measurement of the memory belongs to
 BYTES_PER_WEIGHT = 2  # bfloat16
 WARM_UP_TOKENS = 32
+ROOM = 16  # tokens behind the longest text: llama.cpp writes its candidates there, too
 BANDWIDTH_EVERY = 7  # questions; shares no factor with 8 peers, or the same one would always come next
 BANDWIDTH_PASSES = 8
 PAUSE = 0.1  # seconds between generations, in which the threads of the last one stop spinning
@@ -180,7 +181,7 @@ def measure(settings: PeerSettings, questions: Sequence[Mapping], name: str, pyt
         **{key: getattr(settings, key) for key in ("heads", "tree", "drafts")},
         "model": str(folder),
         "threads": threads,
-        "context": max(map(len, [*prompts, warm_up])) + max(settings.max_new_tokens, WARM_UP_TOKENS),
+        "context": max(map(len, [*prompts, warm_up])) + max(settings.max_new_tokens, WARM_UP_TOKENS) + ROOM,
         "end_tokens": list(config.eos_token_ids),
     }
     partial = ARTIFACTS / "results" / f"{name}.partial.jsonl"
