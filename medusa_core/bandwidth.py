@@ -35,6 +35,14 @@ class Reader:
         return self.bytes / seconds.numpy(), sums.numpy()
 
 
+def measure() -> dict[str, float]:
+    """Bytes that the memory gives a second, and `exchange_seconds`, by name; nothing where a GPU does the work."""
+    if jt.flags.use_cuda:
+        return {}
+    rates, _ = Reader().read(8)
+    return {"memory_bytes_per_second": float(np.median(rates)), "exchange_seconds": exchange_seconds()}
+
+
 def exchange_seconds() -> float:
     """Time of a cache line from the first thread's core to the second's, about 30 ns between neighbours.
 

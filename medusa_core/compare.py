@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from medusa_core import answers, bench_play, contestants, data, heads, heads_race, meter, text
+from medusa_core import answers, bench_play, contestants, data, heads, heads_race, meter, ranks, text
 from medusa_core import plan as plans
 from medusa_core import tree as trees
 from medusa_core.answers import SettingsError
@@ -44,7 +44,7 @@ class CompareSettings:
     candidates: int = 16
     checked: int = 4
     past: int = 256
-    cost_repeats: int = 4
+    cost_rounds: int = 40
     draft_repeats: int = 24
     limit: int = 24
     max_new_tokens: int = 128
@@ -145,7 +145,7 @@ def _step_seconds(each: Contestant, shapes: Mapping[int, Tree], settings: Compar
     guesses = trees.search([falling] * each.drafter.config.num_heads, most - 1).choices
     sizes = sorted({n for n in ROWS if n < most} | {most})
     by_rows = {rows: Tree.from_paths(guesses[: rows - 1]) for rows in sizes}
-    measured = meter.measure(each.base, each.drafter, by_rows, settings.past, settings.cost_repeats)
+    measured = meter.measure(each.base, each.drafter, by_rows, settings.past, settings.cost_rounds)
     return {STEPS: list(measured.step_seconds)}
 
 
@@ -206,7 +206,7 @@ def parser() -> argparse.ArgumentParser:
     add("--candidates", "guesses that heads offer where the context guesses, too")
     add("--checked", "texts that are decoded to check the counted tokens/step, for each heads")
     add("--past", "tokens before the steps that are timed")
-    add("--cost-repeats", "bursts of steps that are timed of each size")
+    add("--cost-rounds", "rounds in which steps of each size are timed")
     add("--draft-repeats", "drafts that are timed of each tree")
     add("--limit", "questions of the race, taken from every category in turn; 0 for all")
     add("--max-new-tokens", "length limit of an answer")
@@ -274,4 +274,4 @@ def table(result: dict) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ranks.alone(main)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,7 +16,8 @@ class Meter:
     """Times steps of each of `trees`, by their number of rows, behind `past` tokens, in rounds.
 
     As in decoding, every step of more than one row follows a draft and ends with a commit. A shared machine changes
-    from minute to minute: what shall predict other work is timed in turns with it.
+    within seconds and for minutes: many short rounds, each in another order, let every size meet it in all its moods,
+    and what shall predict other work is timed in turns with it.
     """
 
     def __init__(self, base, drafter, trees: Mapping[int, Tree], past: int = 256):
@@ -27,13 +28,15 @@ class Meter:
         self._criterion = decode.Greedy(base)
         self._steps: dict[int, list[float]] = {n: [] for n in self._trees}
         self._drafts: list[float] = []
+        self._order = np.random.default_rng(0)
 
-    def round(self, burst: float = 0.5) -> None:
+    def round(self, burst: float = 0.1) -> None:
         """Time every size once: the median of the second half of so many seconds.
 
         A processor that has just worked through 64 rows is slow for a while.
         """
-        for n, tree in self._trees.items():
+        for n in self._order.permutation(list(self._trees)).tolist():
+            tree = self._trees[n]
             begin, steps, drafts = time.perf_counter(), [], []
             while time.perf_counter() < begin + burst or len(steps) < 2:
                 drafted, step = self._step(tree, n)
@@ -45,7 +48,7 @@ class Meter:
 
     def cost(self) -> StepCost:
         """Means over the rounds; sizes between are interpolated, and a larger one never counts as cheaper."""
-        means = np.maximum.accumulate([np.mean(found) for found in self._steps.values()])
+        means = never_falling([float(np.mean(found)) for found in self._steps.values()])
         sizes = list(self._trees)
         seconds = np.interp(np.arange(1, sizes[-1] + 1), sizes, means)
         return StepCost(tuple(seconds.tolist()), float(np.mean(self._drafts)) if self._drafts else 0.0)
@@ -65,10 +68,24 @@ class Meter:
 
 
 def measure(
-    base, drafter, trees: Mapping[int, Tree], past: int = 256, repeats: int = 6, burst: float = 0.5
+    base, drafter, trees: Mapping[int, Tree], past: int = 256, rounds: int = 30, burst: float = 0.1
 ) -> StepCost:
-    """What a Meter finds in `repeats` rounds of bursts of so many seconds."""
+    """What a Meter finds in so many rounds of bursts of so many seconds."""
     meter = Meter(base, drafter, trees, past)
-    for _ in range(repeats):
+    for _ in range(rounds):
         meter.round(burst)
     return meter.cost()
+
+
+def never_falling(values: Sequence[float]) -> list[float]:
+    """The non-decreasing sequence nearest to `values` by least squares (pool adjacent violators).
+
+    A running maximum would let one slow moment of a small size raise all the larger ones.
+    """
+    pools: list[list[float]] = []  # [mean, how many]
+    for value in values:
+        pools.append([value, 1])
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            (low, m), (high, n) = pools[-1], pools[-2]
+            pools[-2:] = [[(low * m + high * n) / (m + n), m + n]]
+    return [mean for mean, count in pools for _ in range(count)]

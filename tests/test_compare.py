@@ -79,7 +79,7 @@ def held_out(found):
 
 
 def settings(names, **changes):
-    small = {"nodes": (2, 4), "candidates": 4, "checked": 2, "past": 8, "cost_repeats": 1, "draft_repeats": 2}
+    small = {"nodes": (2, 4), "candidates": 4, "checked": 2, "past": 8, "cost_rounds": 1, "draft_repeats": 2}
     return CompareSettings(**{"heads": tuple(names), **small, "limit": 2, "max_new_tokens": 12, **changes})
 
 
