@@ -7,11 +7,13 @@ A base model is handed to everything that needs one, never inherited from. What 
     base(ids, positions, mask, cache=None, rows=None)    -> hidden (B, T, d), after the final norm
     base.logits(hidden (..., d))                         -> (..., V)
     base.top(hidden (n, d), k)                           -> ids, values (n, k) NumPy
+    base.stage_seconds(ids, positions, mask, cache)      -> seconds of each stage of that forward
     base.lm_head_rows(ids), base.embedding_rows(ids)     -> (len(ids), d) NumPy
 """
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import ml_dtypes
@@ -138,6 +140,13 @@ class Llama(jt.Module):
             x = x + self._attention(normed, name + "self_attn.", angle, attend, cache, rows, layer)
             x = x + self._mlp(self._norm(x, name + "post_attention_layernorm"), name + "mlp.")
         return self._norm(x, "model.norm")
+
+    def stage_seconds(self, ids, positions, mask, cache) -> dict[str, float]:
+        """Run a forward for its time alone: seconds, as one stage, since the operators of all layers are fused anew."""
+        begin = time.perf_counter()
+        with jt.no_grad():
+            self(ids, positions, mask, cache).numpy()
+        return {"forward": time.perf_counter() - begin}
 
     def logits(self, hidden):
         """Logits (..., V) of hidden states (..., d)."""

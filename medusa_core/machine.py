@@ -30,6 +30,11 @@ def cores() -> int:
     return count
 
 
+def threads() -> int:
+    """Threads of this process: OMP_NUM_THREADS, whose first number counts, else one a core."""
+    return int(os.environ.get("OMP_NUM_THREADS", str(cores())).split(",")[0])
+
+
 def compiler() -> str:
     """Path of the C++ compiler Jittor shall use (g++ or clang++), or "" when there is none."""
     cxx = os.environ.get("CXX", "").replace("gnu-c++", "gnu-g++")  # conda's name for its g++

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -176,7 +175,7 @@ def measure(settings: PeerSettings, questions: Sequence[Mapping], name: str, pyt
     for ids in prompts:
         answers.check_prompt(ids, config.max_position_embeddings)
     warm_up = answers.prompt(tokenizer, answers.WARM_UP)
-    threads = int(os.environ.get("OMP_NUM_THREADS", machine.cores()))
+    threads = machine.threads()
     options = {
         **{key: getattr(settings, key) for key in ("heads", "tree", "drafts")},
         "model": str(folder),

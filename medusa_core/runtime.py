@@ -1,4 +1,4 @@
-"""Starts Jittor safely: environment, oneDNN, cache, threads, signals; hides GPUs while torch is imported."""
+"""Starts Jittor safely: environment, oneDNN, cache, threads, signals, and on a GPU where there is one."""
 
 import atexit
 import contextlib
@@ -54,7 +54,7 @@ def start(seed: int | None = None, threads: int | None = None) -> None:
         home = jittor_home()
         set_environment(home)
         _import_jittor(home)
-        _started = int(os.environ["OMP_NUM_THREADS"].split(",")[0])
+        _started = machine.threads()
         set_seed(0 if seed is None else seed)
     elif threads not in (None, _started):
         raise RuntimeError(
@@ -69,20 +69,6 @@ def set_seed(seed: int) -> None:
     import jittor as jt
 
     jt.set_global_seed(seed, different_seed_for_mpi=False)
-
-
-@contextlib.contextmanager
-def hide_gpus() -> Iterator[None]:
-    """Hide GPUs inside the block: torch imported there stays on the CPU and leaves CUDA to Jittor."""
-    before = os.environ.get("CUDA_VISIBLE_DEVICES")
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["CUDA_VISIBLE_DEVICES"]
-        else:
-            os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
 def jittor_home() -> Path:
@@ -193,7 +179,8 @@ def _import_jittor(home: Path) -> None:
             first_rank = os.environ.get("OMPI_COMM_WORLD_RANK", "0") == "0"
             cold = not stamp.exists() and first_rank
             with _progress(console, stamp.parent) if cold else contextlib.nullcontext():
-                import jittor  # noqa: F401
+                import jittor
+            use_gpu(jittor)
             stamp.touch()
         atexit.register(rest)  # before Jittor's own clean-up, which was registered earlier
     except Exception as error:
@@ -210,6 +197,12 @@ def _import_jittor(home: Path) -> None:
             default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, default if handler is None else handler)
     log.unlink()
+
+
+def use_gpu(jittor: ModuleType) -> None:
+    """Let Jittor compute on the GPU that it found, unless the user set use_cuda=0: by itself it never would."""
+    if jittor.has_cuda and os.environ.get("use_cuda") != "0":
+        jittor.flags.use_cuda = 1
 
 
 def ready_stamp(utils: ModuleType) -> Path:

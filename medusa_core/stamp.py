@@ -21,7 +21,7 @@ def stamp() -> dict:
         "cpu": cpu_model(),
         "instruction_sets": machine.instruction_sets(),
         "cores": machine.cores(),
-        "threads": int(os.environ.get("OMP_NUM_THREADS", machine.cores())),
+        "threads": machine.threads(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpu": _first_line("nvidia-smi", "--query-gpu=name", "--format=csv,noheader"),
         "system": f"{platform.system()} {platform.machine()}",

@@ -16,7 +16,7 @@ OUTSIDE = "Python and Jittor"
 def profile_step(base, drafter, tree: Tree, past: int = 256, repeats: int = 30) -> dict[str, float]:
     """Median seconds by part of a step that fills and verifies `tree` behind `past` tokens; the last part is OUTSIDE.
 
-    base must be on the CPU kernels. Without a drafter the tree's tokens are given.
+    Without a drafter the tree's tokens are given.
     """
     cache = base.new_cache(1, past + tree.size)
     hidden = decode.prefill(base, np.arange(past) % 1000 + 1, cache)

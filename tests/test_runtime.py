@@ -5,10 +5,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from medusa_core import doctor, machine, runtime
+from medusa_core import doctor, machine, runtime, stamp
 
 
 def python(code, **environment):
@@ -241,15 +242,23 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     assert f"cannot write to {tmp_path}/file/x" in done.stderr and "set JITTOR_HOME" in done.stderr
 
 
-@pytest.mark.parametrize("before", [None, "0,1"])
-def test_gpus_are_hidden_inside_the_block_only(monkeypatch, before):
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if before is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
-    with pytest.raises(ZeroDivisionError), runtime.hide_gpus():
-        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
-        raise ZeroDivisionError
-    assert os.environ.get("CUDA_VISIBLE_DEVICES") == before
+@pytest.mark.parametrize(
+    "found, wish, used", [(True, None, 1), (True, "0", 0), (True, "1", 1), (False, None, 0), (False, "1", 0)]
+)
+def test_a_gpu_that_jittor_found_is_used_unless_the_user_says_no(monkeypatch, found, wish, used):
+    monkeypatch.delenv("use_cuda", raising=False)
+    if wish is not None:
+        monkeypatch.setenv("use_cuda", wish)
+    jittor = SimpleNamespace(has_cuda=found, flags=SimpleNamespace(use_cuda=0))
+    runtime.use_gpu(jittor)
+    assert jittor.flags.use_cuda == used
+
+
+def test_threads_are_those_of_the_outermost_level(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2,1")
+    assert machine.threads() == stamp.stamp()["threads"] == 2
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert machine.threads() == machine.cores()
 
 
 def test_conda_names_its_compiler_in_cxx(monkeypatch, tmp_path):

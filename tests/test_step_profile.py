@@ -6,6 +6,7 @@ from tiny_model import tiny
 from medusa_core import masks, step_profile
 from medusa_core.kernels.model import KernelModel
 from medusa_core.kernels.ops import STAGES
+from medusa_core.llama import Llama
 from medusa_core.tree import dense
 
 
@@ -36,3 +37,9 @@ def test_steps_are_timed_behind_every_length_of_context():
     config, weights = tiny()
     seconds = step_profile.seconds_by_context(KernelModel(config, weights), [4, 30], repeats=2)
     assert list(seconds) == [4, 30] and min(seconds.values()) > 0
+
+
+def test_a_base_in_stock_operators_has_one_stage():
+    base = Llama(*tiny())
+    parts = step_profile.profile_step(base, None, dense([2]), past=8, repeats=1)
+    assert list(parts) == ["draft", "forward", "LM head", step_profile.OUTSIDE] and parts["forward"] > 0
