@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from medusa_core import files, ranks, runtime
 from medusa_core.data import TokenSet
 from medusa_core.losses import NO_TARGET
 from medusa_core.masks import padded
+from medusa_core.model_folder import MANIFEST, locked
 
 runtime.start()
 import jittor as jt
@@ -91,7 +93,7 @@ def most_frequent(tokens: TokenSet, size: int, always=()) -> np.ndarray:
 
 def digest(base, tokens: TokenSet, dtype: str) -> str:
     """Return the name of the states of `tokens` under `base`: 16 digits from its manifest, adapters and the tokens."""
-    hasher = hashlib.sha256((Path(base.folder) / "manifest.json").read_bytes() + dtype.encode())
+    hasher = hashlib.sha256((Path(base.folder) / MANIFEST).read_bytes() + dtype.encode())
     hasher.update((getattr(base, "adapters", None) or "").encode())
     for prompt, answer in zip(tokens.prompt_ids, tokens.answer_ids, strict=True):
         hasher.update(np.array([len(prompt), len(answer)], "<i8").tobytes())
@@ -115,8 +117,10 @@ def compute(base, tokens: TokenSet, dtype: str = "float16", root: Path | None = 
     lengths = np.array([len(answer) for answer in tokens.answer_ids])
     ends = np.cumsum(lengths)
     shape = (int(ends[-1]), base.config.hidden_size)
-    if not ranks.broadcast((folder / COMPLETE).is_file()):
-        _fill(base, tokens, ends - lengths, folder, shape, DTYPES[dtype])
+    if not _complete(folder):
+        with locked(folder) if ranks.first() else nullcontext():
+            if not _complete(folder):  # another program may have made them meanwhile
+                _fill(base, tokens, ends - lengths, folder, shape, DTYPES[dtype])
     ranks.barrier()
     if not (folder / STATES).is_file():
         raise HiddenError(f"{folder / STATES}: no such file; all machines must share {folder.parent}")
@@ -129,6 +133,10 @@ def compute(base, tokens: TokenSet, dtype: str = "float16", root: Path | None = 
     return HiddenStates(
         states, np.concatenate(tokens.answer_ids).astype(np.int32), np.repeat(ends, lengths), key
     )
+
+
+def _complete(folder: Path) -> bool:
+    return ranks.broadcast((folder / COMPLETE).is_file())
 
 
 def _check_sequences(base, tokens: TokenSet) -> None:

@@ -1,5 +1,7 @@
 """Hidden states kept on disk: what a row is, what a batch holds, resuming, and damage."""
 
+import threading
+
 import numpy as np
 import pytest
 from fake_base import FakeBase, token_set
@@ -132,3 +134,22 @@ def test_the_draft_vocabulary_is_the_most_frequent_answer_tokens():
     assert hidden.most_frequent(tokens, 3).tolist() == [5, 8, 30]
     assert hidden.most_frequent(tokens, 3, always=(49,)).tolist() == [5, 8, 49]
     assert hidden.most_frequent(tokens, 6).tolist() == [0, 1, 2, 5, 8, 30]  # unseen ones from the lowest
+
+
+def test_two_programs_that_need_the_same_states_compute_them_once(base, tmp_path, monkeypatch):
+    tokens, fill, begun = token_set(7), hidden._fill, threading.Event()
+
+    def slowly(*arguments):
+        assert not begun.is_set(), "the second program computes what the first is computing"
+        begun.set()
+        second.start()
+        second.join(0.3)  # it waits
+        assert second.is_alive()
+        fill(*arguments)
+
+    monkeypatch.setattr(hidden, "_fill", slowly)
+    found = []
+    second = threading.Thread(target=lambda: found.append(hidden.compute(base, tokens, root=tmp_path)))
+    first = hidden.compute(base, tokens, root=tmp_path)
+    second.join()
+    assert np.array_equal(first.states, found[0].states) and np.abs(first.states).max() > 0
