@@ -18,6 +18,7 @@ from tqdm import tqdm
 from medusa_core import ranks
 from medusa_core.batch import Request, Stretch, generate
 from medusa_core.data import DataError, TokenSet, read_prompts, read_questions, write_tokens
+from medusa_core.model_folder import MANIFEST, sha256
 from medusa_core.overlap import overlaps, unique_prompts
 from medusa_core.text import chat_ids, load_tokenizer
 
@@ -37,19 +38,35 @@ class Settings:
     max_new_tokens: int = 256
     seed: int = 0
 
+    def __post_init__(self):
+        for name, least in (("self_prompts", 0), ("samples", 1), ("top_k", 1), ("max_new_tokens", 1)):
+            if (value := getattr(self, name)) < least:
+                raise DataError(f"{name} is {value}; at least {least} was expected")
+        if not self.temperatures or min(*self.temperatures, self.prompt_temperature) < 0:
+            raise DataError(f"temperatures are {self.temperatures}; one or more from 0 up were expected")
+
 
 def template_parts(tokenizer) -> tuple[list[int], list[int]]:
-    """Token ids of a chat before and after the user's text; the latter start with what ends a user's turn."""
+    """Token ids of a chat before and after the user's text; the latter start with what ends a user's turn.
+
+    Raises DataError where that is plain text, as in "USER: ... ASSISTANT:": no single token tells the end then.
+    """
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": MARK}], add_generation_prompt=True, tokenize=False
     )
-    before, after = text.split(MARK)
-    return tuple(tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))
+    parts = text.split(MARK)
+    before, after = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in parts)
+    if not after or after[0] not in tokenizer.all_special_ids:
+        raise DataError(
+            f"this model cannot write prompts itself: its chat template ends a user's turn with {parts[1][:20]!r} "
+            "and not with a special token; give --prompts FILE instead of --self-prompts"
+        )
+    return before, after
 
 
 def requests(tokenizer, eos: tuple[int, ...], prompts: list[str], settings: Settings) -> Iterator[Request]:
     """Every answer to make, numbered: the given prompts' samples first, then the prompts the model writes itself."""
-    before, after = template_parts(tokenizer)
+    before, after = template_parts(tokenizer) if settings.self_prompts else ([], [])
     temperatures, most = settings.temperatures, settings.max_new_tokens
     for key in range(len(prompts) * settings.samples + settings.self_prompts):
         temperature = temperatures[key % len(temperatures)]
@@ -112,16 +129,18 @@ def distill(base, prompts: list[str], settings: Settings, out: Path, batch: int 
     beside `out` from which the same call goes on; the result does not depend on interruptions. Several processes
     (ranks.py) share the answers and keep a journal each.
     """
+    if batch < 1:
+        raise DataError(f"batch is {batch}; at least 1 sequence in a forward was expected")
     out.parent.mkdir(parents=True, exist_ok=True)
     tokenizer = load_tokenizer(base.folder)
     prompts = unique_prompts(prompts)
-    identity = {**asdict(settings), "model": base.folder.name, "prompts": prompts}
+    identity = {**asdict(settings), "model": sha256(base.folder / MANIFEST), "prompts": prompts}
     del identity["self_prompts"]  # answers are numbered: a run may be made longer
     journal = _open_journal(out.with_suffix(".journal.jsonl"), identity)
     done = {key for keys in ranks.everyones([row["key"] for row in journal.rows]) for key in keys}
     everything = list(requests(tokenizer, base.config.eos_token_ids, prompts, settings))
     todo = [request for request in everything if request.key not in done]
-    slots = max((sum(len(s.fed) + s.max_new_tokens for s in r.stretches) for r in todo), default=0)
+    slots = max((_most_tokens(request, base.config.max_position_embeddings) for request in todo), default=0)
     own = ranks.share(todo)
     bar = {"total": len(journal.rows) + len(own), "initial": len(journal.rows), **ranks.quiet()}
     with tqdm(unit="answer", desc="distilling", **bar) as progress:
@@ -139,6 +158,17 @@ def distill(base, prompts: list[str], settings: Settings, out: Path, batch: int 
     token_set = ranks.broadcast(write_tokens(out, rows, metadata) if ranks.first() else None)
     journal.path.unlink()
     return token_set
+
+
+def _most_tokens(request: Request, context: int) -> int:
+    """Tokens that a request may come to; raises DataError naming it where they are more than the model's context."""
+    most = sum(len(stretch.fed) + stretch.max_new_tokens for stretch in request.stretches)
+    if most > context:
+        raise DataError(
+            f"answer {request.key} may come to {most} tokens, its prompt included, but the model's context holds "
+            f"{context}: lower max_new_tokens, or leave out the prompt that is so long"
+        )
+    return most
 
 
 def _open_journal(path: Path, identity: dict) -> Journal:
@@ -184,26 +214,29 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--exclude", type=Path, help="questions file whose prompts must not be trained on")
     parser.add_argument("--batch", type=int, default=48, help="sequences in a forward (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the sampling (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="Parquet file to write")
     args = parser.parse_args(arguments)
     if not args.prompts and args.self_prompts < 1:
         parser.error("nothing to answer: give --prompts FILE, --self-prompts N, or both")
     from medusa_core import llama  # starts Jittor
 
-    settings = Settings(
-        self_prompts=args.self_prompts,
-        samples=args.samples,
-        temperatures=tuple(args.temperatures),
-        max_new_tokens=args.max_new_tokens,
-        seed=args.seed,
-    )
     try:
+        settings = Settings(
+            self_prompts=args.self_prompts,
+            samples=args.samples,
+            temperatures=tuple(args.temperatures),
+            max_new_tokens=args.max_new_tokens,
+            seed=args.seed,
+        )
         prompts = read_prompts(args.prompts) if args.prompts else []
         exclude = read_questions(args.exclude) if args.exclude else ()
         tokens = distill(llama.load(args.model), prompts, settings, args.out, args.batch, exclude)
-    except (DataError, OSError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("\nInterrupted; the same command goes on.", file=sys.stderr)
+        sys.exit(130)
     print(f"{args.out}: {len(tokens)} answers, {tokens.answer_tokens:,} answer tokens")
 
 

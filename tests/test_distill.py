@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from medusa_core import decode, distill, llama
 from medusa_core.data import DataError, read_tokens
 from medusa_core.distill import Settings
-from medusa_core.text import chat_ids, load_tokenizer
+from medusa_core.text import TEMPLATES, chat_ids, load_tokenizer
 
 PROMPTS = ["Name a colour.", "Say hello."]
 SETTINGS = Settings(self_prompts=3, samples=2, max_new_tokens=6)
@@ -91,3 +92,32 @@ def test_command_line_names_what_is_missing(tmp_path):
     assert nothing.returncode == 2 and "nothing to answer" in nothing.stderr
     missing = subprocess.run([*command, "--prompts", "nowhere.jsonl"], capture_output=True, text=True)
     assert missing.returncode == 1 and "nowhere.jsonl: no such file" in missing.stderr
+
+
+def test_prompts_of_its_own_need_a_token_that_ends_a_users_turn(base):
+    tokenizer = load_tokenizer(base.folder)
+    tokenizer.chat_template = TEMPLATES["vicuna"]
+    with pytest.raises(DataError, match="ends a user's turn with ' ASSISTANT:' .* give --prompts FILE"):
+        list(distill.requests(tokenizer, (2,), PROMPTS, SETTINGS))
+    given = list(distill.requests(tokenizer, (2,), PROMPTS, replace(SETTINGS, self_prompts=0)))
+    assert len(given) == 4
+
+
+def test_a_prompt_that_leaves_no_room_for_its_answer_is_named_before_anything_runs(base, tmp_path):
+    settings = replace(SETTINGS, self_prompts=0, max_new_tokens=base.config.max_position_embeddings)
+    with pytest.raises(DataError, match="answer 0 may come to .* lower max_new_tokens"):
+        distill.distill(base, PROMPTS, settings, tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"samples": 0}, "samples is 0; at least 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; at least 1"),
+        ({"temperatures": (0.0, -0.7)}, "from 0 up were expected"),
+        ({"temperatures": ()}, "one or more"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(change, message):
+    with pytest.raises(DataError, match=message):
+        replace(SETTINGS, **change)
