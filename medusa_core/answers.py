@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 from medusa_core import decode, heads, runtime, text, tree
 from medusa_core import plan as plans
+from medusa_core.convert import resolve
 from medusa_core.data import read_tokens
-from medusa_core.heads import corpus
+from medusa_core.heads import PLAN_FILE, TREE_FILE, corpus
+from medusa_core.model_folder import MANIFEST, sha256
 from medusa_core.plan import Plan
 from medusa_core.trace import Trace
 from medusa_core.tree import Tree, TreeError
@@ -34,7 +36,6 @@ DRAFTS_HELP = (
     "both heads and context; or all three"
 )
 DEFAULT_HEADS = "medusa1"  # whose measurements of this machine count where no heads are named
-TREE_FILE, PLAN_FILE = "tree.json", "plan.json"
 WARM_UP = ("Name three colours.",)
 PHASES = ("verify", "accept", "commit", "draft")
 
@@ -165,22 +166,45 @@ def find_tree(name: str, heads_folder: Path) -> Tree:
 
     Raises TreeError saying what was looked for.
     """
-    if name == "auto":
-        path = heads_folder / TREE_FILE
-        if not path.is_file():
-            raise TreeError(
-                f"{path}: no such file, so these heads have no tree of their own; name one, e.g. chain-4"
-            )
+    path = _tree_file(name, heads_folder)
+    if path.is_file():
         return tree.load(path)
-    if Path(name).is_file():
-        return tree.load(name)
-    shipped = {path.stem: path for path in sorted((runtime.ARTIFACTS / "trees").glob("*.*"))}
-    if name in shipped:
-        return tree.load(shipped[name])
+    if name == "auto":
+        raise TreeError(
+            f"{path}: no such file, so these heads have no tree of their own; name one, e.g. chain-4"
+        )
     if chain := re.fullmatch(r"chain-(\d+)", name):
         return tree.chain(int(chain[1]))
-    names = ", ".join(["auto", *shipped, "chain-N"])
+    names = ", ".join(["auto", *_shipped_trees(), "chain-N"])
     raise TreeError(f"no tree called {name!r}: it is neither a file nor one of {names}")
+
+
+def _tree_file(name: str, heads_folder: Path) -> Path:
+    """Where a tree of this name lies, if it is one that lies in a file."""
+    if name == "auto":
+        return heads_folder / TREE_FILE
+    return Path(name) if Path(name).is_file() else _shipped_trees().get(name, Path(name))
+
+
+def _shipped_trees() -> dict[str, Path]:
+    return {path.stem: path for path in sorted((runtime.ARTIFACTS / "trees").glob("*.*"))}
+
+
+def fingerprints(model: str, heads_name: str, tree_name: str, drafts: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of each file that decides an answer or its time, by what it is: a run goes on only with the same.
+
+    drafts: ways of guessing, of DRAFTS. Raises HeadsError where there are no such heads.
+    """
+    found = {"base": resolve(model) / MANIFEST}
+    folder = heads.resolve(DEFAULT_HEADS if heads_name == "none" else heads_name)
+    if heads_name != "none":
+        found |= {name: folder / name for name in (heads.WEIGHTS_FILE, heads.ADAPTERS_FILE)}
+        found["tree"] = _tree_file(tree_name, folder)
+    if tree_name == "dynamic" or any(DRAFTS[each] != ("heads",) for each in drafts):
+        found[PLAN_FILE] = folder / PLAN_FILE
+        if found[PLAN_FILE].is_file() and (counted := plans.load(found[PLAN_FILE]).data):
+            found["corpus"] = runtime.ROOT / counted
+    return {name: sha256(path) for name, path in found.items() if path.is_file()}
 
 
 def load_base(model: str, heads_name: str, dtype: str = "bfloat16"):

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from medusa_core import answers, data, heads, peers, ranks, text
+from medusa_core import answers, data, peers, ranks, text
 from medusa_core.answers import Drafting, Settings, SettingsError
 from medusa_core.bench_play import Mode, Player, asked, play, spread
 from medusa_core.files import write_json
-from medusa_core.model_folder import sha256
 from medusa_core.runtime import ARTIFACTS
 from medusa_core.summary import PLAIN, table
 
@@ -180,7 +179,7 @@ def measure(settings: BenchSettings, questions: Sequence[Mapping], name: str) ->
     adapters_sha256 in the result's config says so.
     """
     modes(settings)  # contradictions and missing heads, before the time that loading takes
-    weights = heads.resolve(settings.heads) / heads.WEIGHTS_FILE
+    files = answers.fingerprints(settings.model, settings.heads, settings.tree, settings.drafts)
     base = answers.load_base(settings.model, settings.heads, settings.dtype)
     draftings = {
         drafts: answers.load_drafting(settings.heads, settings.tree, drafts, base)
@@ -188,7 +187,7 @@ def measure(settings: BenchSettings, questions: Sequence[Mapping], name: str) ->
     }
     partial = ARTIFACTS / "results" / f"{name}.partial.jsonl"
     tokenizer = text.load_tokenizer(base.folder)
-    recorded = {"heads_sha256": sha256(weights), "adapters_sha256": base.adapters}
+    recorded = {"files_sha256": files, "adapters_sha256": base.adapters}
     result = run(base, draftings, questions, settings, tokenizer, recorded, partial)
     if ranks.first():
         write_json(partial.with_name(f"{name}.json"), result)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from medusa_core import answers, data, heads, text
+from medusa_core import answers, data, heads, ranks, text
 from medusa_core.answers import Drafting, Settings, SettingsError
 from medusa_core.files import append_line, finished_lines, write_json
 from medusa_core.model_folder import sha256
@@ -221,20 +221,16 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def record(options: argparse.Namespace, settings: Settings) -> dict:
-    """All that decides what an answer line says: settings, questions, heads and tree by content."""
+    """All that decides what an answer line says: settings, questions, and files by content."""
     recorded = {**asdict(settings), "model": options.model, "dtype": options.dtype, "turns": options.turns}
     recorded["questions_sha256"] = sha256(options.questions)
     recorded |= {"heads": options.heads, "tree": options.tree, "drafts": options.drafts}
-    if options.heads != "none":
-        folder = heads.resolve(options.heads)
-        names = (heads.WEIGHTS_FILE, heads.ADAPTERS_FILE, answers.TREE_FILE, answers.PLAN_FILE)
-        recorded["heads_sha256"] = {n: sha256(folder / n) for n in names if (folder / n).is_file()}
-        if Path(options.tree).is_file():
-            recorded["tree_sha256"] = sha256(Path(options.tree))
-    elif options.tree != "auto":
+    asked = (options.model, options.heads, options.tree, [options.drafts])
+    recorded["files_sha256"] = answers.fingerprints(*asked)
+    if options.heads == "none" and options.tree != "auto":
         raise SettingsError(f"--tree {options.tree} needs heads that draft along it: give --heads NAME")
     return recorded
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ranks.alone(main)

@@ -50,6 +50,7 @@ def train(config: TrainConfig, base, data: TokenSet, resume: bool = False) -> di
     history = fit(model, seen, unseen, config, resume)
     header = {"config": dataclasses.asdict(config), "held_out": history["held_out"][-1]}
     if ranks.first():
+        heads.forget(runtime.ROOT / config.out)
         heads.save(runtime.ROOT / config.out, model, header)
         remove_checkpoints(config)
     ranks.barrier()
@@ -64,22 +65,26 @@ def untrained(config: Training, base, chosen: TokenSet):
         raise TrainError(
             f"draft_vocab_size {config.draft_vocab_size} exceeds the {base.config.vocab_size} tokens"
         )
-    shape = HeadsConfig(
+    ends = base.config.eos_token_ids
+    draft_ids = hidden.most_frequent(chosen, config.draft_vocab_size, ends) if draft else None
+    return heads.create(shape(config, base), base, draft_ids)
+
+
+def shape(config: Training, base) -> HeadsConfig:
+    """Return the shape of heads for `base` that the settings describe."""
+    return HeadsConfig(
         hidden_size=base.config.hidden_size,
         vocab_size=base.config.vocab_size,
         num_heads=config.num_heads,
         num_layers=config.num_layers,
         kind=config.kind,
         output=config.output,
-        draft_vocab_size=config.draft_vocab_size if draft else None,
+        draft_vocab_size=config.draft_vocab_size if config.output == "draft" else None,
         base_model=config.model,
         state_size=_state_size(config, base.config.hidden_size),
         experts=config.experts if config.kind == "moe" else None,
         active_experts=config.active_experts if config.kind == "moe" else None,
     )
-    ends = base.config.eos_token_ids
-    draft_ids = hidden.most_frequent(chosen, config.draft_vocab_size, ends) if draft else None
-    return heads.create(shape, base, draft_ids)
 
 
 def check_kind(config: Training) -> None:

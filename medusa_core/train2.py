@@ -136,6 +136,7 @@ def train_jointly(config: Train2Config, base, data: TokenSet, resume: bool = Fal
         base.adapt(None)
     header = {"config": dataclasses.asdict(config), "held_out": history["held_out"][-1]}
     if ranks.first():
+        heads.forget(out)
         lora.save(out / heads.ADAPTERS_FILE, adapters, base.folder, header)
         heads.save(out, drafter, header)
         train_loop.remove_checkpoints(config)
@@ -155,9 +156,9 @@ def _stage_one(config: Train2Config, base):
     """The heads to go on from, which must be what the settings describe."""
     train.check_kind(config)
     drafter = heads.load(config.heads, base)
-    for name in ("kind", "num_heads", "num_layers", "output"):
-        have, want = getattr(drafter.config, name), getattr(config, name)
-        if have != want:
+    described = train.shape(config, base).to_dict()
+    for name, have in drafter.config.to_dict().items():
+        if name != "base_model" and have != (want := described[name]):
             raise TrainError(f"heads {config.heads!r} have {name} {have!r}, the settings say {want!r}")
     return drafter
 

@@ -58,7 +58,7 @@ def test_generate_writes_what_the_adapted_base_says(folders, expected, questions
     arguments += ["--questions", questions, "--out", out, "--max-new-tokens", LENGTH]
     assert generate.main(list(map(str, arguments))) == 0
     assert json.loads(out.read_text())["choices"][0]["token_ids"] == [expected[0]]
-    recorded = json.loads(generate.settings_file(out).read_text())["heads_sha256"]
+    recorded = json.loads(generate.settings_file(out).read_text())["files_sha256"]
     assert recorded[heads.ADAPTERS_FILE] == sha256(folder / heads.ADAPTERS_FILE)
 
 

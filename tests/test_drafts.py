@@ -10,6 +10,7 @@ from medusa_core import plan as plans
 from medusa_core.answers import DRAFTS, SettingsError
 from medusa_core.cost import StepCost
 from medusa_core.data import write_tokens
+from medusa_core.files import write_json
 from medusa_core.heads import CONFIG_FILE
 from medusa_core.heads.context import LONGEST
 from medusa_core.plan import Plan
@@ -65,3 +66,22 @@ def test_a_missing_plan_and_an_unknown_way_are_refused(folder):
         answers.load_drafting(str(folder), "auto", "context", None)
     with pytest.raises(SettingsError, match="drafts 'none' is unknown: expected one of heads, context"):
         answers.load_drafting(str(folder), "auto", "none", None)
+
+
+def test_fingerprints_tell_runs_apart_by_what_their_files_hold(folder, tmp_path, monkeypatch):
+    model = tmp_path / "model"
+    write_json(model / "manifest.json", {})
+    monkeypatch.setattr(answers, "resolve", lambda name: model)
+
+    def found(drafts="all"):
+        return answers.fingerprints("a model", str(folder), "auto", [drafts])
+
+    before = found()
+    assert set(before) == {"base", "plan.json", "corpus"}
+    for path in (model / "manifest.json", folder / "plan.json", tmp_path / "answers.parquet"):
+        kept = path.read_bytes()
+        path.write_bytes(kept + b" ")
+        assert sum(before[name] != value for name, value in found().items()) == 1
+        path.write_bytes(kept)
+    assert found() == before
+    assert set(found("heads")) == {"base"}, "the heads alone follow no plan"

@@ -105,6 +105,15 @@ def tiny(tmp_path, monkeypatch):
     return run
 
 
+def test_what_belonged_to_other_heads_of_that_folder_goes(tiny, tmp_path):
+    folder = tmp_path / "again" / "heads"
+    folder.mkdir(parents=True)
+    for name in (heads.ADAPTERS_FILE, heads.TREE_FILE, heads.PLAN_FILE):
+        (folder / name).write_text("of heads that learned with their base")
+    tiny("again", epochs=0.5)
+    assert sorted(path.name for path in folder.iterdir()) == [heads.CONFIG_FILE, heads.WEIGHTS_FILE]
+
+
 def test_heads_learn_and_the_history_tells(tiny, tmp_path):
     history, tensors = tiny("a", epochs=16.0)
     first, last = history["held_out"][0], history["held_out"][-1]

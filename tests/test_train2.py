@@ -285,6 +285,8 @@ def test_two_stages_go_on_from_the_heads_of_the_first(base, tiny, tmp_path):
     assert history["held_out"][0]["head_loss"] != untrained["held_out"][0]["head_loss"]
     with pytest.raises(TrainError, match="have num_heads 2, the settings say 3"):
         tiny("three", num_heads=3, **given)
+    with pytest.raises(TrainError, match="have num_layers 1, the settings say 2"):
+        tiny("deep", num_layers=2, **given)
 
 
 def test_micro_batches_train_the_same_weights_as_whole_batches(tiny):

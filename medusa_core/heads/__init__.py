@@ -27,6 +27,7 @@ KINDS = {
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "heads.safetensors"
 ADAPTERS_FILE = "lora.safetensors"  # only with heads that learned together with the base
+TREE_FILE, PLAN_FILE = "tree.json", "plan.json"  # what they are worth checking, measured
 
 
 class HeadsError(ValueError):
@@ -135,6 +136,12 @@ def save(folder, heads, header: dict | None = None) -> None:
     checkpoint.save(folder / WEIGHTS_FILE, heads.tensors(), header or {})
     # Last, because it is what makes the folder count as heads.
     files.write_json(folder / CONFIG_FILE, heads.config.to_dict())
+
+
+def forget(folder) -> None:
+    """Remove what belongs to the heads in `folder` and not to those that will take their place."""
+    for name in (ADAPTERS_FILE, TREE_FILE, PLAN_FILE):
+        (Path(folder) / name).unlink(missing_ok=True)
 
 
 def _check_adapters(folder: Path, base) -> None:
