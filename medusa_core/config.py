@@ -58,6 +58,8 @@ class ModelConfig:
         Raises ConfigError naming `where` and the key when one is missing or unknown.
         """
         try:
+            if (act := raw.get("hidden_act") or "silu") not in ("silu", "swish"):
+                raise ConfigError(f"hidden_act {act!r} is not supported: expected silu")
             heads = raw["num_attention_heads"]
             rope = raw.get("rope_parameters") or {}
             eos = raw.get("eos_token_id")
@@ -95,7 +97,7 @@ class ModelConfig:
         raw["hidden_act"] = "silu"
         raw["dtype"] = "bfloat16"
         if self.model_type == "qwen2":
-            raw["use_sliding_window"] = self.sliding_window is not None
+            raw |= {"use_sliding_window": self.sliding_window is not None, "max_window_layers": 0}
         return raw
 
     @property
@@ -120,9 +122,13 @@ def _rope_scaling(raw: dict) -> dict | None:
 
 
 def _sliding_window(raw: dict) -> int | None:
-    # Qwen2 lists a window that is only in force when use_sliding_window says so.
-    if raw["model_type"] == "qwen2" and not raw.get("use_sliding_window", False):
-        return None
+    # Qwen2 lists a window that is only in force when use_sliding_window says so, from layer max_window_layers on.
+    if raw["model_type"] == "qwen2":
+        first = raw.get("max_window_layers", 28)  # transformers' default
+        if not raw.get("use_sliding_window", False) or first >= raw["num_hidden_layers"]:
+            return None
+        if first > 0:
+            raise ConfigError(f"max_window_layers is {first}: expected 0, since all layers share one mask")
     return raw.get("sliding_window") if raw["model_type"] in ("mistral", "qwen2") else None
 
 

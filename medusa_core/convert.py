@@ -246,7 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(embedded())
         else:
             print(convert(options.source, options.out, options.dtype, options.config, options.template))
-    except (ConvertError, CheckpointError, ConfigError, GGUFError) as error:
+    except (ConvertError, CheckpointError, ConfigError, GGUFError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
