@@ -57,6 +57,8 @@ def medusa(
     seed; "typical" is the paper's. Ends at an end token, at the limit, or when the model's context is full; the last
     rows of the context, where the tree no longer fits, are decoded without it.
     """
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}; the prompt's own forward gives 1 already")
     context = base.config.max_position_embeddings
     criterion = _criterion(base, acceptance, temperature, epsilon, delta, seed)
     most = plan.cost.rows if plan else tree.size
@@ -132,7 +134,10 @@ class Greedy:
         self.base = base
 
     def read(self, hidden) -> np.ndarray:
-        return self.base.top(hidden, 1)[0][:, 0]  # (n,)
+        ids, values = self.base.top(hidden, 1)  # (n, 1)
+        if not np.isfinite(values).all():
+            raise ValueError("logits have no finite maximum: the model's output is broken")
+        return ids[:, 0]
 
     def decide(self, tree: Tree, tokens, best: np.ndarray) -> accept.Verdict:
         return accept.greedy(tree, tokens, best)

@@ -157,6 +157,9 @@ def read(path: Path, model: ModelConfig, base_folder: Path) -> tuple[LoraConfig,
         )
     config = LoraConfig(**header["lora"])
     checkpoint.require(tensors, parameter_shapes(model, config), str(path))
+    for name, value in tensors.items():
+        if not np.isfinite(value.astype(np.float32)).all():
+            raise LoraError(f"{path}: tensor {name} holds numbers that are not finite")
     return config, {name: value.astype(np.float32) for name, value in tensors.items()}
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import fake_decoding
 import numpy as np
 import pytest
 from tiny_model import tiny
@@ -195,3 +196,16 @@ def test_memory_is_flat_over_five_thousand_tokens():
             alive.append(jt.liveness_info()["lived_vars"])
     assert produced == 5000 and len(alive) == 10
     assert len(set(alive)) == 1, alive
+
+
+def test_no_tokens_cannot_be_asked_for(base):
+    with pytest.raises(ValueError, match="max_new_tokens is 0"):
+        next(decode.plain(base, PROMPT, 0))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_a_broken_model_is_an_error_and_not_a_text(temperature):
+    broken = fake_decoding.FakeBase()
+    broken.head = broken.head * np.nan
+    with pytest.raises(ValueError, match="the model's output is broken"):
+        next(decode.plain(broken, [5, 6], 5, temperature))

@@ -224,6 +224,7 @@ def rewrite(path: Path, change) -> None:
         (lambda t, h: h["lora"].update(rank=2), r"shape \(4, 64\), expected \(2, 64\)"),
         (lambda t, h: h.pop("lora"), "not adapters, its header has no key 'lora'"),
         (lambda t, h: h.update(base_sha256="0"), "made for another base model"),
+        (lambda t, h: next(iter(t.values())).fill(np.nan), "holds numbers that are not finite"),
     ],
 )
 def test_adapters_that_do_not_fit_are_refused_by_name(saved, change, message):
