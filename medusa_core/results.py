@@ -172,11 +172,8 @@ def _is_path_share(value: object) -> bool:
 
 
 def _is_histogram(value: object) -> bool:
-    return (
-        isinstance(value, dict)
-        and bool(value)
-        and all(k.isdigit() and _is_number(n) for k, n in value.items())
-    )
+    """Empty where the prompt's own forward gave the whole answer."""
+    return isinstance(value, dict) and all(k.isdigit() and _is_number(n) for k, n in value.items())
 
 
 ANY = "any key"

@@ -337,3 +337,11 @@ def test_figures_are_json_without_binary_arrays():
         text = figure.to_json()
         assert "bdata" not in text and json.loads(text)["data"]
         assert len(text) < 200_000
+
+
+def test_answers_of_one_token_have_no_steps_to_show():
+    result = bench_result()
+    for one in result["runs"][1]["samples"]:
+        one |= {"tokens": 1, "steps": 1, "tokens_per_step_histogram": {}}
+    assert not plots.fig_tokens_per_step(result).data
+    assert len(plots.fig_step_time(result).data) == 5

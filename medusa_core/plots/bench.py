@@ -21,7 +21,8 @@ def fig_tokens_per_step(result: dict) -> go.Figure:
         counts = Counter()
         for sample in run["samples"]:
             counts.update({int(tokens): n for tokens, n in sample["tokens_per_step_histogram"].items()})
-        steps = sum(counts.values())
+        if not (steps := sum(counts.values())):
+            continue  # every answer ended with the prompt's own token
         mean = sum(tokens * n for tokens, n in counts.items()) / steps
         produced = list(range(min(1, *counts), max(counts) + 1))
         figure.add_bar(
