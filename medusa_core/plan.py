@@ -51,7 +51,7 @@ class Plan:
         text = context.tokens
         chain, length = context.propose(DEEPEST) if self.rates is not None else ((), 0)
         sources = Sources(text, None, self.corpus, chain, length, self.rates or ())
-        asked = drafter is not None and sources.best() < SURE
+        asked = drafter is not None and self.tree.size > 1 and sources.best() < SURE
         if asked:
             tokens, logprob = drafter.draft(hidden, text[-1], self.tree)
             guesses = HeadGuesses(self.tree, tokens.tolist(), logprob.tolist(), drafter.INDEPENDENT)

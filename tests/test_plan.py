@@ -146,3 +146,9 @@ def test_a_broken_plan_is_refused_by_file_and_key(tmp_path, change, message):
     path.write_text("{")
     with pytest.raises(PlanError, match=r"plan\.json: expected a JSON object"):
         plans.load(path)
+
+
+def test_heads_are_not_asked_for_a_tree_without_guesses():
+    plan = Plan(FLAT, Tree.from_paths([]))
+    draft = plan.draft(Heads([], []), None, ContextIndex([1, 2]))
+    assert draft.tokens == [2]

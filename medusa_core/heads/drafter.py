@@ -54,8 +54,8 @@ class Drafter(jt.Module):
         return ids if self._draft_ids is None else self._draft_ids[ids]
 
     def check_width(self, k: int) -> None:
-        """Raise ValueError when fewer than k tokens can be guessed."""
-        if k > self.config.output_size:
+        """Raise ValueError unless k tokens can be guessed, at least one."""
+        if not 1 <= k <= self.config.output_size:
             raise ValueError(f"the tree ranks {k} tokens but the heads know {self.config.output_size}")
 
     def tensors(self) -> dict[str, np.ndarray]:
