@@ -107,6 +107,13 @@ def summed(tensors: dict) -> dict:
     }
 
 
+def alone(main: Callable[[], int | str | None]) -> NoReturn:
+    """Exit with what the command line `main` returns; under mpirun with an error, since its work is not shared."""
+    if size() > 1:
+        sys.exit("error: this command's work is not shared among processes: leave mpirun out")
+    sys.exit(main())
+
+
 def run(main: Callable[[], int | str | None]) -> NoReturn:
     """Exit with what the command line `main` returns; with an error at once, so that mpirun ends the other ranks.
 

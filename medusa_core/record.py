@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from medusa_core import accept, answers, data, decode, stamp, text
+from medusa_core import accept, answers, data, decode, ranks, stamp, text
 from medusa_core.answers import Drafting, Settings, SettingsError
 from medusa_core.runtime import ARTIFACTS
 from medusa_core.trace import Reading, Step, Trace
@@ -276,4 +276,4 @@ def _is_there(task: Task, known: dict) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ranks.alone(main)

@@ -1,6 +1,7 @@
 """The answers file: layout, chat prompts, going on after an interruption, errors that name their cause."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -282,3 +283,11 @@ def test_the_embedded_model_answers_through_the_command_line(tmp_path):
         assert choice["prompt_tokens"] == [len(answers.prompt(real, turns)) for turns in prompts]
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0 and "is complete" in again.stdout
+
+
+@pytest.mark.parametrize("program", ["generate", "record", "compare"])
+def test_a_program_that_does_not_share_its_work_refuses_mpirun(program):
+    environment = {**os.environ, "OMPI_COMM_WORLD_SIZE": "2"}
+    command = [sys.executable, "-m", f"medusa_core.{program}"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and "leave mpirun out" in done.stderr
