@@ -20,7 +20,8 @@ def first_difference(base, prompt_ids: Sequence[int], plain: Sequence[int], draf
     )
     ids = np.array([[*prompt_ids, *plain[:position]]], np.int32)  # (1, T)
     length = ids.shape[1]
-    hidden = base(ids, np.arange(length, dtype=np.int32)[None], masks.causal(length)[None])  # (1, T, d)
+    mask = masks.causal(length, window=base.config.sliding_window)
+    hidden = base(ids, np.arange(length, dtype=np.int32)[None], mask[None])  # (1, T, d)
     tokens, logits = base.top(hidden[0, length - 1 :], 2)  # (1, 2)
     return {
         "position": position,

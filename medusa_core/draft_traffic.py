@@ -33,6 +33,6 @@ def _reads(name: str, config: HeadsConfig, depth: int) -> float:
     """How often a draft reads a parameter: less than once where only the chosen experts are read."""
     if config.kind in RECURRENT_KINDS:
         return 1 if name in ONCE else depth
-    if config.kind == "moe" and name != "router":
+    if config.kind == "moe" and name in ("weight", "bias"):
         return config.active_experts / config.experts
     return 1

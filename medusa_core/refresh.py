@@ -28,9 +28,11 @@ def main(arguments: list[str] | None = None, root: Path = runtime.ROOT) -> int:
         "chapters", nargs="*", metavar="NN", help="chapters to run, e.g. 01 04 (default: all)"
     )
     chosen = tuple(parser.parse_args(arguments).chapters)
-    notebooks = [path for stem, path in chapters(root).items() if stem.startswith(chosen or "")]
-    if not notebooks:
-        parser.error(f"no chapter starts with {' or '.join(chosen)}")
+    known = chapters(root)
+    for name in chosen:
+        if not any(stem.startswith(name) for stem in known):
+            parser.error(f"no chapter starts with {name}")
+    notebooks = [path for stem, path in known.items() if stem.startswith(chosen or "")]
     for notebook in notebooks:
         print(f"{notebook.name} ...", end="", flush=True)
         begin = time.monotonic()

@@ -14,6 +14,7 @@ import yaml
 
 from medusa_core import report, runtime
 from medusa_core.files import write_json
+from medusa_core.model_folder import sha256
 
 PACKAGE = Path(__file__).parent
 # Modules that no chapter's result depends on.
@@ -132,7 +133,7 @@ def key(root: Path, notebook: Path, params: dict) -> str:
         path for suffix in ("py", "h") for path in PACKAGE.rglob(f"*.{suffix}") if path.name not in APART
     }
     for path in sorted(path for path in files if path.is_file()):
-        digest.update(f"{path.name}\0{_sha256(path)}\0".encode())
+        digest.update(f"{path.name}\0{sha256(path)}\0".encode())
     return digest.hexdigest()
 
 
@@ -210,14 +211,6 @@ def _read_notebook(path: Path) -> dict:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise StudyError(f"{path}: not a notebook ({error})") from error
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _running_cell(notebook: Path) -> str:

@@ -255,6 +255,17 @@ def test_a_shorter_answer_differs_where_it_ends():
     assert row["top_tokens"][0] == plain[4]
 
 
+def test_a_difference_is_looked_at_through_the_models_window():
+    base = FakeBase()
+    base.config = replace(base.config, model_type="mistral", sliding_window=2)
+    prompt = [5, 6, 7, 8, 9, 10]
+    plain = answer(base, Drafting(), prompt, Settings(6)).tokens
+    full = FakeBase()
+    assert plain != answer(full, Drafting(), prompt, Settings(6)).tokens, "the window matters here"
+    for cut in range(1, 6):
+        assert first_difference(base, prompt, plain, plain[:cut])["top_tokens"][0] == plain[cut]
+
+
 # ---------------------------------------------------------------- interruption
 
 

@@ -69,3 +69,9 @@ def test_a_draft_two_deep_reads_what_it_multiplies_by(kind, more, numbers):
 def test_heads_with_an_lm_head_each_read_each():
     config = HeadsConfig(64, 500, 3, kind="medusa", output="own")
     assert draft_megabytes(config, 1) == pytest.approx(2 * 3 * (64 * 64 + 64 + 500 * 64) / 1e6)
+
+
+def test_of_a_mixture_only_the_chosen_experts_are_read_and_every_lm_head():
+    config = HeadsConfig(64, 500, 3, kind="moe", output="own", experts=4, active_experts=1)
+    numbers = 3 * (4 * 64 + 64 * 64 + 64 + 500 * 64)  # router, an expert, an LM head
+    assert draft_megabytes(config, 1) == pytest.approx(2 * numbers / 1e6)

@@ -77,3 +77,9 @@ def test_a_chapter_that_fails_stays_as_it_was(study, capsys):
 def test_a_number_without_a_chapter_is_an_error(study):
     with pytest.raises(SystemExit):
         refresh.main(["07"], study)
+
+
+def test_a_chapter_that_is_not_there_is_named_beside_one_that_is(capsys):
+    with pytest.raises(SystemExit):
+        refresh.main(["04", "99"])
+    assert "no chapter starts with 99" in capsys.readouterr().err
