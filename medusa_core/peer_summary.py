@@ -96,7 +96,7 @@ def notes(result: Mapping) -> list[str]:
     if roofline["share"] is not None:
         speed, share = roofline["decode_tokens_per_second"], roofline["share"]
         bound += f"; plain decoding makes {speed:.1f} after the prompt, {share:.0%} of what the memory gave at the time"
-    waiting = f"Peers that wait for their turn took {result['waiting_share']:.1%} of a core's time."
+    waiting = f"Programs that waited for their turn used {result['waiting_share']:.1%} of a core."
     versions = sorted(
         {f"{name} {version}" for own in config["versions"].values() for name, version in own.items()}
     )

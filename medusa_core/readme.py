@@ -105,7 +105,7 @@ def _trees(result: dict) -> list[str]:
     prompts, tokens = result["ways"][0]["prompts"], result["config"]["max_new_tokens"]
     opening = (
         f"Ways of guessing on {prompts} prompts held out from training, up to {tokens} tokens each, greedy, without "
-        "the prompt's forward; predictions from counted paths and measured step times (chapter 08):"
+        "the prompt's forward; predictions by walking along held-out answers and by measured step times (chapter 08):"
     )
     rows = []
     for way in result["ways"]:
@@ -125,8 +125,10 @@ def _comparison(result: dict) -> list[str]:
     same, all_of = (sum(row[key] for row in lossless) for key in ("identical", "prompts"))
     nodes = list(rows[0]["tokens_per_step"])
     opening = (
-        f"All trained heads, on {_machine(result['machine'])}. Tokens/step: counted along held-out greedy answers, "
-        f"with the best trees of {nodes[0]} to {nodes[-1]} nodes of other answers. Speed-up: measured in one race of "
+        f"All trained heads, on {_machine(result['machine'])}. Top-1 and tokens/step: along held-out greedy answers, "
+        "which are easier to guess than those of the table before, half of them sampled; recurrent heads (gated, gru, "
+        "lstm, redrafter) hear the true tokens before each guess. Tokens/step: with the best trees of "
+        f"{nodes[0]} to {nodes[-1]} nodes of other answers. Speed-up: measured in one race of "
         f"{len(result['bench']['questions'])} questions, up to {result['config']['max_new_tokens']} tokens each, every "
         "set of heads with its tree for this machine, against plain decoding of the base that it drafts for; "
         f"{same:,} of {all_of:,} greedy and exact answers are that base's plain ones:"
@@ -167,10 +169,10 @@ def _training_speed(result: dict) -> list[str]:
     for row in result["rows"]:
         what = "with the teacher term" if row["teacher_weight"] else "without a teacher"
         ours, torch = (row["training_seconds"][engine] / 60 for engine in ("jittor", "torch"))
-        parts.append(f"{what} {ours:.1f} minutes here, {torch:.1f} in torch")
-    threads = result["machine"]["threads"]
+        parts.append(f"{what} {ours:.1f} minutes in Jittor, {torch:.1f} in torch")
     opening = f"Training four heads on {training['positions']:,} cached states, {training['epochs']} passes, "
-    return [f"{opening}by the time of an update on the same {threads} threads: {'; '.join(parts)}."]
+    opening += f"by the time of an update, in turns, on {_machine(result['machine'])}"
+    return [f"{opening}: {'; '.join(parts)}."]
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> list[str]:

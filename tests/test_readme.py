@@ -80,12 +80,14 @@ def test_trees_and_training_speed_are_told_where_they_were_measured(root):
     (folder / "search_trees.json").write_text(json.dumps({"config": {"max_new_tokens": 64}, "ways": ways}))
     speed = {"teacher_weight": 0.5, "training_seconds": {"jittor": 600, "torch": 900}}
     training = {"positions": 130000, "epochs": 4}
-    content = {"training": training, "machine": {"threads": 2}, "rows": [speed]}
+    machine = {"cpu": "Test CPU", "threads": 2, "instruction_sets": ["AVX2"]}
+    content = {"training": training, "machine": machine, "rows": [speed]}
     (folder / "training_speed.json").write_text(json.dumps(content))
     assert readme.main(root) == 0
     text = (root / "README.md").read_text()
     assert "| chain | 1.00 | 1.50 | 1.00 | 0.00 | 1.25 (1.30 predicted) | 7 of 8 |" in text
-    assert "with the teacher term 10.0 minutes here, 15.0 in torch" in text
+    assert "with the teacher term 10.0 minutes in Jittor, 15.0 in torch" in text
+    assert "in turns, on 2 threads, Test CPU (AVX2): " in text
 
 
 def test_the_comparison_and_the_claims_are_told_where_they_were_measured(root):
