@@ -80,7 +80,9 @@ def leniency(
     both are estimates for all criteria but the recorded one, and steps in which the text ended are left out of them.
     Prefills do not count. Raises ReplayError where there is no step to decide, or no reading to decide by.
     """
-    steps = [step for trace in traces for step in trace.steps[1:] if criterion == RECORDED or not _ended(step)]
+    steps = [
+        step for trace in traces for step in trace.steps[1:] if criterion == RECORDED or not _ended(step)
+    ]
     if not steps:
         raise ReplayError("no steps to decide: the traces hold nothing but prefills and last steps")
     produced = others = 0
