@@ -10,7 +10,7 @@ PARAMS ?=
 CHAPTERS ?=
 
 # Every wait in these tests has an end; this ends what hangs all the same.
-BROWSER_TEST = timeout --kill-after=20 600 .venv/bin/python -m pytest tests/browser
+BROWSER_TEST = timeout --kill-after=20 1200 .venv/bin/python -m pytest tests/browser
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -67,7 +67,8 @@ clean:  ## Remove .venv, run outputs and caches; models and shipped artifacts st
 	@if [ -z '$(PYTHON)' ]; then \
 		echo 'No Python 3.10 to 3.12 with venv found. Install one (Debian: apt install python3.11-venv python3.11-dev;'; \
 		echo 'conda: conda create -n py311 python=3.11), or name it: make PYTHON=/path/to/python3.11'; exit 1; fi
-	@[ -x .venv/bin/python ] || { echo "Making .venv with $$($(PYTHON) --version)"; $(PYTHON) -m venv .venv; }
+	@.venv/bin/python -m pip --version > /dev/null 2>&1 || { \
+		echo "Making .venv with $$('$(PYTHON)' --version)"; '$(PYTHON)' -m venv --clear .venv; }
 	@echo 'Installing about 150 packages into .venv, 2 to 5 minutes; log: .venv/install.log'
 	@.venv/bin/python -m pip install --progress-bar off -e '.[dev]' 2>&1 | tee .venv/install.log \
 		| { grep --line-buffered -oE '^(Collecting [^ ]+ \(from medusa|Installing collected packages)' || true; } \

@@ -105,6 +105,7 @@ def generate(base, requests: Iterable[Request], batch: int, slots: int) -> Itera
         if not sampling:
             continue
         k = max(s.top_k if s.temperature else 1 for s in (active[row].stretch for _, row in sampling))
+        k = min(k, base.config.vocab_size)
         ids, values = base.top(hidden[[place for place, _ in sampling]], k)
         for (_, row), row_ids, row_values in zip(sampling, ids, values, strict=True):
             if active[row].accept(row_ids, row_values):

@@ -129,7 +129,16 @@ class Llama(jt.Module):
         return PlainCache(self.config, batch, length or self.config.max_position_embeddings)
 
     def execute(self, ids, positions, mask, cache=None, rows=None):
-        """Hidden states (B, T, d) after the final norm; arguments as `KernelModel.__call__`."""
+        """Hidden states (B, T, d) after the final norm; arguments as `KernelModel.__call__`.
+
+        Only without a cache can it be differentiated: a cache would keep the graph of every step alive.
+        """
+        if cache is None:
+            return self._forward(ids, positions, mask, None, rows)
+        with jt.no_grad():
+            return self._forward(ids, positions, mask, cache, rows)
+
+    def _forward(self, ids, positions, mask, cache, rows):
         ids, positions, mask, rows = check_call(self.config, ids, positions, mask, cache, rows)
         angle = [jt.array(table[positions][:, :, None, :]) for table in self._rope]  # (B, T, 1, head_dim / 2)
         attend = attention(mask)

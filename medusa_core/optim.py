@@ -12,6 +12,8 @@ from medusa_core import runtime
 runtime.start()
 import jittor as jt
 
+from medusa_core.kernels.ops import FLAGS
+
 _HEADER = f'#include "{Path(__file__).parent / "kernels" / "adamw.h"}"'
 
 
@@ -24,10 +26,13 @@ def learning_rate(step: int, total: int, peak: float, warmup: int, final_ratio: 
 
 
 def global_norm(gradients: dict) -> float:
-    """Euclidean norm of all gradients together."""
-    squares = [(g * g).sum() for g in gradients.values()]
+    """Euclidean norm of all gradients together.
+
+    Rows are added in float32 and their sums in float64: one float32 sum over an LM head's gradient loses a third of it.
+    """
+    squares = [(g * g).sum(-1) for g in gradients.values()]
     jt.sync(squares)
-    return math.sqrt(sum(square.item() for square in squares))
+    return math.sqrt(sum(float(square.numpy().sum(dtype=np.float64)) for square in squares))
 
 
 class AdamW:
@@ -86,7 +91,8 @@ class AdamW:
 def _update_in_place(p, m, v, g, data) -> None:
     names = ", ".join(f'data["{name}"]' for name in data)
     source = f"medusa::adamw_update(out0_p, out1_p, out2_p, in0_p, in0->num, {names});"
-    jt.code([g], [p, m, v], cpu_header=_HEADER, cpu_src=source, data=data)
+    with jt.flag_scope(compile_options=FLAGS):  # fast-math's square root of a subnormal number is no number
+        jt.code([g], [p, m, v], cpu_header=_HEADER, cpu_src=source, data=data)
 
 
 def _update_plain(p, m, v, g, data) -> None:

@@ -225,7 +225,8 @@ def _run(options: argparse.Namespace) -> None:
         raise SettingsError(f"--temperature is {options.temperature}; readings need a positive number")
     for heads in options.heads:
         named = _named(options.model, heads, options.tree, options.drafts)
-        known = {**named, "reading_temperature": options.temperature}
+        known = {**named, "reading_temperature": options.temperature, "repeats": options.repeats}
+        known["files_sha256"] = answers.fingerprints(options.model, heads, options.tree, [options.drafts])
         missing = [task for task in _tasks(heads, options) if not _is_there(task, known)]
         if not missing:
             print(f"{heads}: all traces are there.")
@@ -233,7 +234,7 @@ def _run(options: argparse.Namespace) -> None:
         recorder = load(**named)
         for path, question, settings, about in tqdm(missing, desc=heads):
             trace = recorder.record(question, settings, options.temperature, options.repeats)
-            trace.settings |= about
+            trace.settings |= {**about, "files_sha256": known["files_sha256"]}
             path.parent.mkdir(parents=True, exist_ok=True)
             trace.save(path)
 

@@ -77,18 +77,22 @@ def leniency(
     """Tokens of a step, and the share of them that are not what the base holds likeliest, if a criterion decided.
 
     Each step is decided where it stands in its recording; what would have followed another decision is not known, so
-    both are estimates for all criteria but the recorded one. Prefills do not count. Raises ReplayError where there is
-    no step to decide, or no reading to decide by.
+    both are estimates for all criteria but the recorded one, and steps in which the text ended are left out of them.
+    Prefills do not count. Raises ReplayError where there is no step to decide, or no reading to decide by.
     """
-    steps = [step for trace in traces for step in trace.steps[1:]]
+    steps = [
+        step for trace in traces for step in trace.steps[1:] if criterion == RECORDED or not _ended(step)
+    ]
     if not steps:
-        raise ReplayError("no steps to decide: the traces hold nothing but prefills")
+        raise ReplayError("no steps to decide: the traces hold nothing but prefills and last steps")
     produced = others = 0
     for step in steps:
         verdict = decide(step, criterion, epsilon, delta)
-        produced += len(verdict.path)
+        tokens = len(step.tokens) if _ended(step) else len(verdict.path)
+        produced += tokens
         best = _reading(step).best
-        others += sum(step.node_tokens[node] != best[step.parents[node]] for node in verdict.path[1:])
+        guesses = verdict.path[1 : tokens + 1]
+        others += sum(step.node_tokens[node] != best[step.parents[node]] for node in guesses)
     return produced / len(steps), others / produced
 
 
@@ -129,11 +133,15 @@ def _reading(step: Step) -> Reading:
     return step.reading
 
 
+def _ended(step: Step) -> bool:
+    """Whether the text ended in a step, at an end token or the limit, before all that it had accepted."""
+    return len(step.tokens) < len(step.path)
+
+
 def _recorded(step: Step) -> Verdict:
-    ended = len(step.tokens) < len(step.path)  # at an end token or the limit: the token after is not known
     return Verdict(
         path=step.path,
-        next_token=-1 if ended else step.tokens[-1],
+        next_token=-1 if _ended(step) else step.tokens[-1],  # the token after is not known
         probability=step.probability,
         threshold=step.threshold,
         accepted=np.array([reason not in _FAILED for reason in step.reason]),

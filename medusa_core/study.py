@@ -1,31 +1,18 @@
 """Runs the chapters in order, exports them as pages and prints the result tables: `make study`."""
 
 import argparse
-import difflib
-import hashlib
 import json
-import platform
 import sys
 import time
 from datetime import datetime
 from pathlib import Path
 
-import yaml
-
-from medusa_core import report, runtime
+from medusa_core import report, runtime, study_key
 from medusa_core.files import write_json
-from medusa_core.model_folder import sha256
+from medusa_core.study_parameters import RUNS, StudyError, assign, read_notebook, run_name
 
-PACKAGE = Path(__file__).parent
-# Modules that no chapter's result depends on.
-APART = {"study.py", "report.py", "site.py", "doctor.py"}
-# What a chapter reads unless its notebook metadata says {"medusa": {"inputs": [globs below the root]}}.
-DEFAULT_INPUTS = ["artifacts/data/**/*", "artifacts/heads/**/*"]
 CELL_HOURS = {"quick": 0.5, "given": 24}  # a full training is one cell
-
-
-class StudyError(Exception):
-    """A mistake of the user's, or a chapter that failed; the message says which."""
+PARAMETER_FILE = "parameter_file"  # beside the chapters of study.json: whose run it is
 
 
 def main(argv: list[str] | None = None, root: Path = runtime.ROOT) -> int:
@@ -51,27 +38,31 @@ def main(argv: list[str] | None = None, root: Path = runtime.ROOT) -> int:
 def run(root: Path, params: Path | None, only: list[str] | None, force: bool) -> None:
     """Run what has changed up to the first failure, then write the index page and print the results."""
     notebooks = chapters(root)
-    given = assign(params, notebooks) if params else {}
-    folder = root / "artifacts" / "runs" / (params.stem if params else "quick")
-    folder.mkdir(parents=True, exist_ok=True)
-    record_file = folder / "study.json"
-    record = _read_record(record_file)
     chosen = _choose(notebooks, only)
+    folder = root / RUNS / run_name(params)
+    given = assign(params, notebooks) if params else {}
+    record_file = folder / "study.json"
+    record = _begin(record_file, root, params)
     for number, (stem, notebook) in enumerate(chosen.items(), 1):
-        title = f"[{number}/{len(chosen)}] {stem}"
+        title, values = f"[{number}/{len(chosen)}] {stem}", given.get(stem, {})
         page = folder / f"{stem}.html"
-        done = record.get(stem, {}).get("key") == key(root, notebook, given.get(stem, {}))
-        if done and page.exists() and not force:
+        # Before the chapter runs: what is edited meanwhile has not run.
+        code = study_key.code_key(notebook, values)
+        if not force and page.exists() and _done(root, notebook, values, code, record.get(stem)):
             print(f"{title}  unchanged since {record[stem]['finished']}")
             continue
         page.unlink(missing_ok=True)
-        seconds = execute(notebook, folder / notebook.name, given.get(stem, {}), title)
+        before = study_key.outputs(root, notebook, values)
+        seconds = execute(notebook, folder / notebook.name, values, title)
         report.export(folder / notebook.name, page)
-        # The inputs as they are now: a chapter may have made what it reads.
+        after = study_key.outputs(root, notebook, values)
+        wrote = [name for name, changed in after.items() if before.get(name) != changed]
+        _forget_overwritten(record, [each for each in notebooks if each > stem], wrote)
         record[stem] = {
-            "key": key(root, notebook, given.get(stem, {})),
+            "key": _key(root, notebook, values, code, wrote),
             "seconds": round(seconds, 1),
             "finished": datetime.now().isoformat(" ", "minutes"),
+            "wrote": wrote,
         }
         write_json(record_file, record)
     _conclude(root, folder, {stem: record[stem] for stem in notebooks if stem in record})
@@ -83,58 +74,6 @@ def chapters(root: Path) -> dict[str, Path]:
     if not found:
         raise StudyError(f"no chapters: {root / 'notebooks'} holds no NN_name.ipynb")
     return found
-
-
-def assign(params: Path, notebooks: dict[str, Path]) -> dict[str, dict]:
-    """Read a parameter file, {chapter: {name: value}}; "all" gives its values to every chapter that has them.
-
-    Raises StudyError naming file and key for whatever would reach no notebook.
-    """
-    import papermill
-
-    try:
-        content = yaml.safe_load(params.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise StudyError(f"cannot read the parameter file {params}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise StudyError(f"{params}: not YAML: {error}") from error
-    if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
-        raise StudyError(f'{params}: must map chapters (or "all") to {{parameter: value}}')
-    names = {stem: set(papermill.inspect_notebook(path)) for stem, path in notebooks.items()}
-    everywhere = set().union(*names.values())
-    for section, values in content.items():
-        if section != "all" and section not in names:
-            raise StudyError(f'{params}: no chapter "{section}"{_near(section, ["all", *names])}')
-        known = everywhere if section == "all" else names[section]
-        for name in values:
-            if name not in known:
-                where = "any chapter" if section == "all" else "this chapter"
-                raise StudyError(
-                    f'{params}: {section}: "{name}" is no parameter of {where}{_near(name, known)}'
-                )
-    shared = content.get("all", {})
-    return {
-        stem: {name: value for name, value in shared.items() if name in known} | content.get(stem, {})
-        for stem, known in names.items()
-    }
-
-
-def key(root: Path, notebook: Path, params: dict) -> str:
-    """A hash of what a chapter depends on: its source, its parameters, the package and its input files."""
-    content = _read_notebook(notebook)
-    digest = hashlib.sha256(platform.python_version().encode())
-    for cell in content["cells"]:
-        source = "".join(cell["source"])
-        digest.update(json.dumps([cell["cell_type"], source, cell["metadata"].get("tags")]).encode())
-    digest.update(json.dumps(params, sort_keys=True, default=str).encode())
-    inputs = content["metadata"].get("medusa", {}).get("inputs", DEFAULT_INPUTS)
-    files = {path for pattern in inputs for path in root.glob(pattern)}
-    files |= {
-        path for suffix in ("py", "h") for path in PACKAGE.rglob(f"*.{suffix}") if path.name not in APART
-    }
-    for path in sorted(path for path in files if path.is_file()):
-        digest.update(f"{path.name}\0{sha256(path)}\0".encode())
-    return digest.hexdigest()
 
 
 def execute(notebook: Path, output: Path, params: dict, title: str) -> float:
@@ -197,6 +136,40 @@ def _choose(notebooks: dict[str, Path], only: list[str] | None) -> dict[str, Pat
     return {stem: path for stem, path in notebooks.items() if stem.startswith(tuple(only))}
 
 
+def _begin(file: Path, root: Path, params: Path | None) -> dict:
+    """Read a run's record, or begin one; StudyError where it is of another parameter file of the same name."""
+    record = _read_record(file)
+    path = params.resolve() if params else None
+    name = None if path is None else str(path.relative_to(root) if path.is_relative_to(root) else path)
+    if record.setdefault(PARAMETER_FILE, name) != name:
+        raise StudyError(
+            f"{file.parent} was begun with {record[PARAMETER_FILE]}, and {params} is another file of this name: "
+            "rename it, or remove the folder"
+        )
+    write_json(file, record)
+    return record
+
+
+def _done(root: Path, notebook: Path, values: dict, code: str, entry: dict | None) -> bool:
+    """Whether a chapter ran as it is now, and what it wrote is still there."""
+    if entry is None or not all((root / name).exists() for name in entry.get("wrote", [])):
+        return False
+    return entry["key"] == _key(root, notebook, values, code, entry.get("wrote", []))
+
+
+def _forget_overwritten(record: dict, later: list[str], wrote: list[str]) -> None:
+    """Let those of the `later` chapters run again that had left a file which an earlier one has just replaced."""
+    for stem in later:
+        if set(record.get(stem, {}).get("wrote", [])) & set(wrote):
+            del record[stem]
+
+
+def _key(root: Path, notebook: Path, values: dict, code: str, wrote: list[str]) -> str:
+    """The key of a chapter with its inputs as they are now: it may have made them. What it wrote is none of them."""
+    files = study_key.inputs(root, notebook, values) - {root / name for name in wrote}
+    return study_key.full_key(root, code, files)
+
+
 def _read_record(file: Path) -> dict[str, dict]:
     if not file.exists():
         return {}
@@ -206,16 +179,9 @@ def _read_record(file: Path) -> dict[str, dict]:
         raise StudyError(f"{file}: damaged ({error}); remove it and all chapters run again") from error
 
 
-def _read_notebook(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StudyError(f"{path}: not a notebook ({error})") from error
-
-
 def _running_cell(notebook: Path) -> str:
     """Source of the cell that was running when papermill last saved the notebook."""
-    for cell in _read_notebook(notebook)["cells"]:
+    for cell in read_notebook(notebook)["cells"]:
         if cell["metadata"].get("papermill", {}).get("status") in ("running", "failed"):
             return "".join(cell["source"])
     return "(unknown)"
@@ -224,13 +190,6 @@ def _running_cell(notebook: Path) -> str:
 def _failure(title: str, output: Path, source: str, reason: str) -> str:
     cell = "\n".join(f"    {line}" for line in source.splitlines())
     return f"{title} failed in this cell:\n\n{cell}\n\n{reason}\n\nThe notebook as far as it went: {output}"
-
-
-def _near(name: str, known) -> str:
-    close = difflib.get_close_matches(str(name), sorted(known), n=3)
-    if close:
-        return f"; did you mean {' or '.join(close)}?"
-    return f"; there are {', '.join(sorted(known)) or 'none'}"
 
 
 if __name__ == "__main__":

@@ -198,6 +198,15 @@ def test_memory_is_flat_over_five_thousand_tokens():
     assert len(set(alive)) == 1, alive
 
 
+def test_stock_operators_keep_no_graph_of_the_steps_behind():
+    config, weights = tiny(eos_token_ids=(), max_position_embeddings=128)
+    alive = []
+    for _ in decode.plain(Llama(config, weights), PROMPT, 40):
+        jt.sync_all()
+        alive.append(jt.liveness_info()["lived_vars"])
+    assert len(set(alive[5:])) == 1, alive
+
+
 def test_no_tokens_cannot_be_asked_for(base):
     with pytest.raises(ValueError, match="max_new_tokens is 0"):
         next(decode.plain(base, PROMPT, 0))

@@ -5,7 +5,7 @@ import pytest
 from tiny_model import tiny
 
 from medusa_core import machine, masks, tree
-from medusa_core.kernels.model import KernelModel
+from medusa_core.kernels.model import ROWS_AT_ONCE, KernelModel
 from medusa_core.kernels.pack import pack, unpack_rows
 from medusa_core.kernels.walk import walks
 from medusa_core.llama import Llama, jt
@@ -166,11 +166,59 @@ def test_packing_refuses_an_odd_width():
 def test_walks_are_the_open_cells_in_order():
     rng = np.random.default_rng(8)
     mask = rng.random((50, 23)) < 0.4
-    mask[0] = False
+    mask[0] = mask[:, -1] = True
     start, end, count, extra = walks(mask)
     for row in range(50):
         seen = [*range(start[row], end[row]), *extra[row, : count[row]]]
         assert seen == np.flatnonzero(mask[row]).tolist()
+
+
+@pytest.mark.parametrize("backend", [KernelModel, Llama])
+def test_a_row_that_sees_nothing_is_refused(backend):
+    mask = masks.causal(3)
+    mask[1] = False
+    with pytest.raises(ValueError, match="a row of the mask sees nothing"):
+        backend(*tiny(), "float32")(np.ones((1, 3), int), np.arange(3)[None], mask)
+
+
+def test_a_row_may_not_see_what_a_later_part_of_a_long_call_fills():
+    model, rows = KernelModel(*tiny(), "float32"), ROWS_AT_ONCE + 8
+    ids, positions = np.ones((1, rows), int), np.arange(rows)[None]
+    mask = masks.causal(rows)
+    model(ids, positions, mask)
+    mask[3, rows - 1] = True
+    with pytest.raises(ValueError, match="sees one that comes after it, among more than 192"):
+        model(ids, positions, mask)
+
+
+@pytest.mark.parametrize("rows", [[-1], [2], [0, 0], [0]])
+def test_rows_that_are_not_different_sequences_of_the_cache_are_refused(rows):
+    model = KernelModel(*tiny(), "float32")
+    batch = 2 if rows in ([0, 0], [0]) else 1
+    ids = np.ones((batch, 1), int)
+    with pytest.raises(ValueError, match="different numbers from 0 to 1"):
+        model(ids, ids * 0, masks.causal(1), model.new_cache(2, 16), rows)
+
+
+def test_a_mask_over_slots_behind_a_sequences_own_is_refused():
+    model = KernelModel(*tiny(), "float32")
+    cache = model.new_cache(2, 16)
+    model(np.ones((1, 3), int), np.arange(3)[None], masks.causal(3), cache, rows=[1])
+    cache.advance(3, 1)
+    ids, positions = np.ones((2, 1), int), np.array([[0], [3]])
+    own = np.array([[[True, False, False, False]], [[True] * 4]])
+    model(ids, positions, own, cache)
+    with pytest.raises(ValueError, match="slots behind its sequence's own"):
+        model(ids, positions, masks.causal(1, 3), cache)
+
+
+@pytest.mark.parametrize("k", [0, 161])
+def test_no_more_tokens_than_there_are_can_be_the_best(k):
+    model = KernelModel(*tiny(), "float32")
+    hidden = model(np.ones((1, 2), int), np.arange(2)[None], masks.causal(2))[0]
+    assert model.top(hidden, 160)[0].shape == (2, 160)
+    with pytest.raises(ValueError, match=f"the {k} best of 160 tokens"):
+        model.top(hidden, k)
 
 
 @pytest.mark.parametrize(

@@ -281,6 +281,14 @@ def test_leniency_is_that_of_the_run_and_grows_as_the_threshold_falls():
         replay.leniency([], "greedy")
 
 
+def test_a_step_in_which_the_text_ended_counts_what_came_out():
+    of_length = (recorded("typical", tokens) for tokens in range(8, 40))
+    trace = next(t for t in of_length if len(t.steps[-1].tokens) < len(t.steps[-1].path))
+    steps = trace.steps[1:]
+    assert replay.leniency([trace], replay.RECORDED)[0] == np.mean([len(step.tokens) for step in steps])
+    assert replay.leniency([trace], "typical")[0] == np.mean([len(step.path) for step in steps[:-1]])
+
+
 def test_leniency_is_unknown_without_readings():
     with pytest.raises(ReplayError, match="no readings of the base model"):
         replay.leniency([by_hand()], replay.RECORDED)

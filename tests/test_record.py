@@ -192,6 +192,7 @@ def command(tmp_path, monkeypatch):
         return replace(recorder(), about=about)
 
     monkeypatch.setattr(record, "load", load)
+    monkeypatch.setattr(record.answers, "fingerprints", lambda *asked: {"heads.safetensors": "made once"})
     rows = [(1, "a b"), (2, "a b"), (7, "c")]
     questions = tmp_path / "q.jsonl"
     questions.write_text(
@@ -240,6 +241,14 @@ def test_a_trace_that_was_recorded_otherwise_is_not_taken_for_the_one_asked_for(
     message = capsys.readouterr().err
     assert "question was 'Why?' and is now 'How?'" in message
     assert "reading_temperature was 0.7 and is now 0.5" in message
+
+
+def test_traces_of_heads_that_were_trained_again_are_not_taken_for_theirs(command, monkeypatch, capsys):
+    run, _, _ = command
+    assert run("--heads", "one") == 0
+    monkeypatch.setattr(record.answers, "fingerprints", lambda *asked: {"heads.safetensors": "made again"})
+    assert run("--heads", "one") == 1
+    assert "files_sha256 was {'heads.safetensors': 'made once'}" in capsys.readouterr().err
 
 
 def test_heads_that_learned_with_their_base_are_recorded_with_it(monkeypatch):

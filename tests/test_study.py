@@ -1,15 +1,16 @@
-"""The study runner on tiny notebooks, run by papermill for real; and the repository's own parameter files."""
+"""The study runner on tiny notebooks, some of them run by papermill for real."""
 
 import json
 import re
-from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
-import yaml
+from fake_notebooks import Stand
+from fake_notebooks import write as write_notebook
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-from medusa_core import report, runtime, study
+from medusa_core import report, study
 
 FIGURE = """from IPython.display import display
 import ipywidgets, plotly.graph_objects as go
@@ -20,23 +21,6 @@ RESULT = """import json, pathlib
 folder = pathlib.Path("../artifacts/runs/quick/results")
 folder.mkdir(parents=True, exist_ok=True)
 _ = (folder / "sum.json").write_text(json.dumps({"summary": [{"name": "total", "value": first + second}]}))"""
-
-
-def write_notebook(path, *cells, parameters=None, inputs=None):
-    """Write a notebook of code cells; text cells are given as ("markdown", text)."""
-    notebook = nbformat.v4.new_notebook()
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    if inputs is not None:
-        notebook.metadata["medusa"] = {"inputs": inputs}
-    if parameters:
-        notebook.cells.append(nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
-    for cell in cells:
-        text = isinstance(cell, tuple)
-        notebook.cells.append(
-            nbformat.v4.new_markdown_cell(cell[1]) if text else nbformat.v4.new_code_cell(cell)
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook, path)
 
 
 @pytest.fixture
@@ -95,44 +79,137 @@ def test_force_runs_an_unchanged_chapter(finished, never_execute):
         study.main(["--force"], finished)
 
 
+@pytest.fixture
+def stand(monkeypatch):
+    return Stand(monkeypatch)
+
+
 @pytest.mark.parametrize("change", ["source", "input", "params", "page"])
-def test_a_changed_chapter_runs_again(tmp_path, never_execute, change):
+def test_a_changed_chapter_runs_again(tmp_path, stand, change):
     notebook, data = tmp_path / "notebooks" / "01_a.ipynb", tmp_path / "data.txt"
     write_notebook(notebook, "1 + 1", parameters="n: int = 1", inputs=["data.txt"])
     data.write_text("one")
-    folder = tmp_path / "artifacts" / "runs" / "quick"
-    folder.mkdir(parents=True)
-    (folder / "01_a.html").touch()
-    entry = {"key": study.key(tmp_path, notebook, {}), "seconds": 1, "finished": "today"}
-    (folder / "study.json").write_text(json.dumps({"01_a": entry}))
-    assert study.main([], tmp_path) == 0
-    arguments = []
+    params = tmp_path / "mine.yaml"
+    params.write_text("all: {n: 2}")
+    assert stand.study(tmp_path, "--params", str(params)) == ["01_a"]
+    assert stand.study(tmp_path, "--params", str(params)) == []
     if change == "source":
         write_notebook(notebook, "1 + 2", parameters="n: int = 1", inputs=["data.txt"])
     elif change == "input":
         data.write_text("two")
     elif change == "params":
-        (folder.parent / "params").mkdir()
-        arguments = ["--params", str(folder.parent / "params" / "quick.yaml")]
-        Path(arguments[1]).write_text("all: {n: 2}")
+        params.write_text("all: {n: 3}")
     else:
-        (folder / "01_a.html").unlink()
-    with pytest.raises(AssertionError, match="01_a ran"):
-        study.main(arguments, tmp_path)
+        (tmp_path / "artifacts" / "runs" / "mine" / "01_a.html").unlink()
+    assert stand.study(tmp_path, "--params", str(params)) == ["01_a"]
 
 
-def test_the_key_ignores_outputs_and_follows_the_package(tmp_path, monkeypatch):
-    notebook = tmp_path / "notebooks" / "01_a.ipynb"
-    write_notebook(notebook, "1 + 1")
-    before = study.key(tmp_path, notebook, {})
-    content = nbformat.read(notebook, 4)
-    content.cells[0].execution_count = 7
-    nbformat.write(content, notebook)
-    assert study.key(tmp_path, notebook, {}) == before
-    monkeypatch.setattr(study, "PACKAGE", tmp_path / "package")
-    (tmp_path / "package").mkdir()
-    (tmp_path / "package" / "tree.py").write_text("x = 1")
-    assert study.key(tmp_path, notebook, {}) != before
+@pytest.mark.parametrize("edited", ["notebook", "parameters"])
+def test_what_is_edited_while_a_chapter_runs_has_not_run(tmp_path, stand, edited):
+    notebook = write_notebook(tmp_path / "notebooks" / "01_a.ipynb", "1 + 1", parameters="n: int = 1")
+    params = tmp_path / "mine.yaml"
+    params.write_text("all: {n: 2}")
+
+    def edit():
+        if edited == "notebook":
+            write_notebook(notebook, "1 + 2", parameters="n: int = 1")
+        else:
+            params.write_text("all: {n: 3}")
+
+    stand.meanwhile = edit
+    assert stand.study(tmp_path, "--params", str(params)) == ["01_a"]
+    assert stand.study(tmp_path, "--params", str(params)) == ["01_a"]
+    assert stand.study(tmp_path, "--params", str(params)) == []
+
+
+def two_writers(root, stand):
+    """A chapter that writes heads and a tree, and one that writes the tree anew and shows its own last result."""
+    heads, results = root / "artifacts" / "heads" / "a", root / "artifacts" / "results"
+    text = f'heads_folder: str = "artifacts/heads/a"\nresults_folder: str = "{results.relative_to(root)}"'
+    write_notebook(root / "notebooks" / "01_train.ipynb", parameters=text, inputs=[])
+    shown = ["artifacts/heads/a/heads.safetensors", "artifacts/results/search.json"]
+    write_notebook(root / "notebooks" / "02_search.ipynb", parameters=text, inputs=shown)
+    stand.leaves = {
+        "01_train": [heads / "heads.safetensors", heads / "tree.json"],
+        "02_search": [heads / "tree.json", results / "search.json"],
+    }
+    return heads, results
+
+
+def test_chapters_that_write_into_the_same_folder_and_read_their_own_results_come_to_rest(tmp_path, stand):
+    _, results = two_writers(tmp_path, stand)
+    assert stand.study(tmp_path) == ["01_train", "02_search"]
+    assert stand.study(tmp_path) == []
+    (results / "search.json").write_text('{"by": "another command"}')
+    assert stand.study(tmp_path) == []
+
+
+def test_a_chapter_runs_again_when_something_that_it_wrote_is_gone(tmp_path, stand):
+    _, results = two_writers(tmp_path, stand)
+    stand.study(tmp_path)
+    (results / "search.json").unlink()
+    assert stand.study(tmp_path) == ["02_search"]
+
+
+def test_a_chapter_runs_again_when_an_earlier_one_wrote_over_its_files(tmp_path, stand):
+    two_writers(tmp_path, stand)
+    stand.study(tmp_path)
+    assert stand.study(tmp_path, "--force", "--chapters", "01") == ["01_train"]
+    assert stand.study(tmp_path) == ["02_search"]
+
+
+def test_only_the_chosen_chapters_run(tmp_path, stand):
+    for stem in ("01_a", "02_b", "03_c"):
+        write_notebook(tmp_path / "notebooks" / f"{stem}.ipynb", "1")
+    assert stand.study(tmp_path, "--chapters", "02", "03_c") == ["02_b", "03_c"]
+
+
+@pytest.mark.parametrize("name", ["quick", "report", "browser", "heads", "train"])
+def test_a_parameter_file_cannot_take_a_folder_of_something_else(tmp_path, never_execute, capsys, name):
+    write_notebook(tmp_path / "notebooks" / "01_a.ipynb", "1")
+    params = tmp_path / f"{name}.yaml"
+    params.write_text("")
+    assert study.main(["--params", str(params)], tmp_path) == 1
+    assert f"artifacts/runs/{name} is not for parameter files" in capsys.readouterr().err
+
+
+def test_a_run_belongs_to_the_file_that_began_it(tmp_path, stand, capsys):
+    write_notebook(tmp_path / "notebooks" / "01_a.ipynb", "1")
+    for name in ("mine.yaml", "other/mine.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert stand.study(tmp_path, "--params", str(tmp_path / "mine.yaml")) == ["01_a"]
+    assert study.main(["--params", str(tmp_path / "other" / "mine.yaml")], tmp_path) == 1
+    assert "was begun with mine.yaml" in capsys.readouterr().err
+    assert stand.study(tmp_path, "--params", str(tmp_path / "mine.yaml")) == []
+
+
+@pytest.mark.parametrize("error", [CellTimeoutError("too long"), DeadKernelError("Kernel died")])
+def test_a_chapter_that_hangs_or_dies_is_shown_with_the_cell_that_ran(tmp_path, monkeypatch, capsys, error):
+    notebook = write_notebook(tmp_path / "notebooks" / "01_a.ipynb", "before = 1", "endless()", "after = 1")
+
+    def execute_notebook(source, output, *_, **__):
+        content = nbformat.read(source, 4)
+        for cell, status in zip(content.cells, ("completed", "running", "pending"), strict=True):
+            cell.metadata["papermill"] = {"status": status}
+        nbformat.write(content, output)
+        raise error
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute_notebook)
+    assert study.main([], tmp_path) == 1
+    printed = capsys.readouterr().err
+    assert f"failed in this cell:\n\n    endless()\n\n{error}" in printed and "lack of memory" in printed
+    assert f"artifacts/runs/quick/{notebook.name}" in printed
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    write_notebook(tmp_path / "notebooks" / "01_a.ipynb", "1")
+    monkeypatch.setattr(study, "execute", interrupt)
+    assert study.main([], tmp_path) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
 
 
 def test_parameters_reach_the_chapter_and_a_failure_shows_cell_and_error(tmp_path, capsys):
@@ -146,39 +223,7 @@ def test_parameters_reach_the_chapter_and_a_failure_shows_cell_and_error(tmp_pat
     assert "02_b" not in printed.out
     folder = tmp_path / "artifacts" / "runs" / "wrong"
     assert (folder / "01_a.ipynb").exists() and not (folder / "01_a.html").exists()
-    assert not (folder / "study.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "01_a: {stepz: 3}",
-            r'wrong.yaml: 01_a: "stepz" is no parameter of this chapter; did you mean steps',
-        ),
-        ("all: {stepz: 3}", r'wrong.yaml: all: "stepz" is no parameter of any chapter; did you mean steps'),
-        ("01_b: {steps: 3}", r'wrong.yaml: no chapter "01_b"; did you mean 01_a'),
-        ("steps: 3", r"wrong.yaml: must map chapters"),
-        ("01_a: {steps: [}", r"wrong.yaml: not YAML"),
-    ],
-)
-def test_a_parameter_that_reaches_no_notebook_is_an_error(tmp_path, never_execute, capsys, text, message):
-    write_notebook(tmp_path / "notebooks" / "01_a.ipynb", parameters="steps: int = 1")
-    params = tmp_path / "wrong.yaml"
-    params.write_text(text)
-    assert study.main(["--params", str(params)], tmp_path) == 1
-    assert re.search(message, capsys.readouterr().err)
-
-
-def test_all_reaches_only_the_chapters_that_know_the_name(tmp_path):
-    write_notebook(tmp_path / "notebooks" / "01_a.ipynb", parameters="steps: int = 1\nseed: int = 0")
-    write_notebook(tmp_path / "notebooks" / "02_b.ipynb", parameters="seed: int = 0")
-    params = tmp_path / "p.yaml"
-    params.write_text("all: {steps: 5, seed: 6}\n01_a: {seed: 7}")
-    assert study.assign(params, study.chapters(tmp_path)) == {
-        "01_a": {"steps": 5, "seed": 7},
-        "02_b": {"seed": 6},
-    }
+    assert "01_a" not in json.loads((folder / "study.json").read_text())
 
 
 def test_unknown_chapters_and_an_empty_study_are_errors(tmp_path, never_execute, capsys):
@@ -201,18 +246,3 @@ def test_a_damaged_result_file_is_named(tmp_path):
 def test_a_table_aligns_rows_of_different_columns():
     rows = [{"what": "base", "tokens/s": 9.5}, {"what": "medusa1", "tokens/s": 21.25, "same": True}]
     assert report.text_table(rows) == ("what     tokens/s  same\nbase         9.50\nmedusa1     21.25   yes")
-
-
-@pytest.mark.parametrize(
-    "params", sorted((runtime.ROOT / "params").glob("*.yaml")), ids=lambda path: path.name
-)
-def test_every_key_of_the_shipped_parameter_files_reaches_a_notebook(params):
-    notebooks = study.chapters(runtime.ROOT)
-    given = study.assign(params, notebooks)
-    reached = {
-        name
-        for stem, values in given.items()
-        for name in values
-        if name in papermill.inspect_notebook(notebooks[stem])
-    }
-    assert reached == {name for values in yaml.safe_load(params.read_text()).values() for name in values}

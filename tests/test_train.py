@@ -73,6 +73,20 @@ def test_learning_rate_rises_linearly_and_falls_along_a_cosine():
     assert rates[109] == pytest.approx(2.0 * (0.1 + 0.45 * (1 + math.cos(math.pi * 0.99))))
 
 
+def test_a_second_moment_below_the_smallest_normal_number_moves_nothing_to_nan():
+    for size in (8, 24, 64):
+        p = jt.array(np.full(size, 0.5, np.float32))
+        AdamW({"p": p}).step({"p": jt.array(np.full(size, 1e-20, np.float32))}, lr=0.1)
+        assert np.isfinite(p.numpy()).all() and (p.numpy() <= 0.5).all()
+
+
+def test_the_norm_of_a_large_gradient_loses_nothing():
+    gradient = jt.full((4, 49152, 64), 1e-3)
+    assert optim.global_norm({"lm_head": gradient}) == pytest.approx(
+        1e-3 * math.sqrt(4 * 49152 * 64), rel=1e-5
+    )
+
+
 # ---------------------------------------------------------------- batches
 
 

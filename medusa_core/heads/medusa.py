@@ -75,6 +75,8 @@ class MedusaHeads(Drafter):
         parent. Raises TreeError when the tree is deeper than there are heads.
         """
         check_depth(tree, self.config.num_heads)
+        if tree.size == 1:
+            return np.array([token], np.int32), np.zeros(1, np.float32)
         ids, values = self.guesses(hidden, int(tree.rank.max()) + 1)  # each (K, k)
         place = (tree.depth[1:] - 1, tree.rank[1:])
         tokens = np.full(tree.size, token, np.int32)

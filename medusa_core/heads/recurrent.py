@@ -90,6 +90,8 @@ class RecurrentHeads(Drafter):
         parent. Raises TreeError when the tree is deeper than K.
         """
         check_depth(tree, self.config.num_heads)
+        if tree.size == 1:
+            return np.array([token], np.int32), np.zeros(1, np.float32)
         self.check_width(int(tree.rank.max()) + 1)
         with jt.no_grad():
             if jt.flags.use_cuda:

@@ -95,12 +95,13 @@ class KernelModel:
 
         Without a cache S = T. With one, row b of the call is sequence rows[b] (default b): its T rows go to the slots
         behind the committed ones, and S = the longest committed length + T. Raises ValueError on ids, positions or
-        masks out of range.
+        masks out of range, and where a row sees one that comes after it and is computed later.
         """
         if cache is None:
             cache = self.new_cache(*np.atleast_2d(ids).shape)
         table, extra = _rows(*check_call(self.config, ids, positions, mask, cache, rows), cache)
         batch, tokens = np.atleast_2d(ids).shape
+        _check_order(table, extra)
         with jt.no_grad():
             hidden = [
                 self._forward(table[i : i + ROWS_AT_ONCE], extra[i : i + ROWS_AT_ONCE], cache)
@@ -132,6 +133,11 @@ class KernelModel:
 
     def top(self, hidden, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """The k highest logits of hidden states (n, d): ids (n, k) int32 and values (n, k), highest first."""
+        n, vocab = hidden.shape[0], self.config.vocab_size
+        if tuple(hidden.shape) != (n, self.config.hidden_size) or not 1 <= k <= vocab:
+            raise ValueError(
+                f"the {k} best of {vocab} tokens asked for, of hidden states {tuple(hidden.shape)}"
+            )
         with jt.no_grad():
             ids, values = self._kernels.top(hidden, self._lm_head, self.config.vocab_size, k)
             return ids.numpy(), values.numpy()
@@ -154,6 +160,16 @@ def _rows(ids, positions, mask, rows, cache) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(columns, axis=1), extra
 
 
+def _check_order(table: np.ndarray, extra: np.ndarray) -> None:
+    """Raise ValueError where a row sees a slot of its sequence that only a later part of the call fills."""
+    last = np.maximum(table[:, 5] - 1, extra.max(axis=1)) if len(table) > ROWS_AT_ONCE else ()
+    for begin in range(0, len(last), ROWS_AT_ONCE):
+        part = table[begin : begin + ROWS_AT_ONCE]
+        cut = part[:, 1] == part[-1, 1]  # of the sequence that the next part may go on with
+        if (last[begin : begin + ROWS_AT_ONCE][cut] > part[-1, 3]).any():
+            raise ValueError(f"a row sees one that comes after it, among more than {ROWS_AT_ONCE}")
+
+
 def check_call(config: ModelConfig, ids, positions, mask, cache, rows):
     """The arguments of a base model's call as arrays: ids, positions (B, T), mask (B, T, S), rows (B,).
 
@@ -162,10 +178,16 @@ def check_call(config: ModelConfig, ids, positions, mask, cache, rows):
     ids, positions = np.atleast_2d(ids), np.atleast_2d(positions)
     batch, tokens = ids.shape
     rows = np.arange(batch) if rows is None else np.asarray(rows)
-    slots = tokens
+    known = batch if cache is None else len(cache.length)
+    if rows.shape != (batch,) or not 0 <= min(rows) <= max(rows) < known or len(set(rows.tolist())) < batch:
+        raise ValueError(
+            f"rows are {rows.tolist()}: expected {batch} different numbers from 0 to {known - 1}"
+        )
+    slots, length = tokens, 0
     if cache is not None:
         cache.reserve(tokens, rows)
-        slots += int(cache.length[rows].max())
+        length = cache.length[rows]  # (B,)
+        slots += int(length.max())
     if mask.shape[-2:] != (tokens, slots):
         raise ValueError(f"the mask is {mask.shape[-2:]} for {tokens} rows over {slots} slots")
     for values, what, limit in (
@@ -174,4 +196,7 @@ def check_call(config: ModelConfig, ids, positions, mask, cache, rows):
     ):
         if values.size == 0 or values.min() < 0 or values.max() >= limit:
             raise ValueError(f"a {what} lies outside [0, {limit}), or there is none")
-    return ids, np.broadcast_to(positions, ids.shape), np.broadcast_to(mask, (batch, tokens, slots)), rows
+    mask = np.broadcast_to(mask, (batch, tokens, slots))
+    if batch > 1 and (mask & (np.arange(slots) >= np.reshape(length + tokens, (-1, 1, 1)))).any():
+        raise ValueError("the mask lets a row see slots behind its sequence's own, which hold nothing")
+    return ids, np.broadcast_to(positions, ids.shape), mask, rows

@@ -14,7 +14,7 @@ import jittor as jt
 
 FOLDER = Path(__file__).parent
 # Jittor's own flags hold -Ofast, which lets the compiler reorder sums; a row's bits must not depend on its company.
-FLAGS = {f'FLAGS: -O3 -fno-fast-math -ffp-contract=off -I"{FOLDER}" ': 1}
+FLAGS = {f'FLAGS: -O3 -fno-fast-math -fno-math-errno -ffp-contract=off -I"{FOLDER}" ': 1}
 STAGES = ("qkv", "attention", "out", "gate and up", "down", "other")  # of forward.h, in its order
 ELEMENT = {"bfloat16": "BFloat16", "float32": "Float32"}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from medusa_core import runtime
-from medusa_core.kernels.walk import walks
+from medusa_core.kernels.walk import check_sight, walks
 
 runtime.start()
 import jittor as jt
@@ -24,9 +24,10 @@ _SHAPE = "{in0_shape0, in0_shape1, in1_shape1, in0_shape2, in1_shape2, in0_shape
 def attention(mask: np.ndarray):
     """Return the function of q (B, T, heads, size), k and v (B, S, kv_heads, size) that attends under `mask` (B, T, S).
 
-    Its result is (B, T, heads, size). The fused operator serves masks in which each query sees one run of keys,
-    which all but those of trees are.
+    Its result is (B, T, heads, size). The fused operator serves masks in which each query sees one run of keys:
+    not those of trees, nor of padding on the right, where a padded query sees the text and then itself.
     """
+    check_sight(mask)
     if not jt.flags.use_cuda and jt.compile_extern.mkl_ops:
         start, end, count, _ = walks(mask.reshape(-1, mask.shape[-1]))
         if not count.any() and (end > start).all():

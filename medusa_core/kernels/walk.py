@@ -9,13 +9,14 @@ def walks(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndar
     """Turn a mask (n, S) into start (n,), end (n,), count (n,) and extra (n, D) int32.
 
     Row i sees the slots [start, end) and then extra[i, :count[i]], increasing; unused places of `extra` hold -1.
+    Raises ValueError for a row that sees nothing.
     """
+    check_sight(mask)
     n, slots = mask.shape
     start = mask.argmax(axis=1)
     place = np.arange(slots)
     closed = ~mask & (place >= start[:, None])
     end = np.where(closed.any(axis=1), closed.argmax(axis=1), slots)
-    end = np.where(mask.any(axis=1), end, start)  # a row that sees nothing
     rest = mask & (place >= end[:, None])
     count = rest.sum(axis=1)
     extra = np.full((n, max(1, count.max(initial=0))), -1, np.int32)
@@ -23,3 +24,9 @@ def walks(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndar
     first = np.concatenate([[0], np.cumsum(count)[:-1]])
     extra[row, np.arange(len(row)) - first[row]] = slot
     return start.astype(np.int32), end.astype(np.int32), count.astype(np.int32), extra
+
+
+def check_sight(mask: np.ndarray) -> None:
+    """Raise ValueError unless every row of a mask (..., S) sees something: no softmax is without terms."""
+    if not mask.any(axis=-1).all():
+        raise ValueError("a row of the mask sees nothing, not even itself")
