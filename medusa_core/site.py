@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 
 from medusa_core import report, results, runtime, study
+from medusa_core.files import replacing_folder
 from medusa_core.plots.dashboard_panels import FILTERS, NOTHING, PANELS, View, choices, first_view
 from medusa_core.plots.palette import TEMPLATE
 from medusa_core.results import Results
@@ -27,10 +28,14 @@ def build(root: Path, folder: Path) -> list[str]:
     """Write the site of the repository at `root` to `folder`, which it replaces, without running anything.
 
     Returns a message for every result file that is damaged; the pages say so, too. Raises study.StudyError where
-    there are no chapters or one is no notebook.
+    there are no chapters or one is no notebook, and leaves `folder` as it was.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "data").mkdir(parents=True)
+    with replacing_folder(folder) as temporary:
+        return _build(root, temporary)
+
+
+def _build(root: Path, folder: Path) -> list[str]:
+    (folder / "data").mkdir()
     found = results.read(root / "artifacts" / "results")
     tables, links, damaged = _copy_results(root, folder / "data")
     found.damaged = list(dict.fromkeys([*found.damaged, *damaged]))
