@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from medusa_core import peer_summary
+from medusa_core.files import replacing
 from medusa_core.runtime import ROOT
 from medusa_core.summary import PLAIN
 
@@ -70,7 +71,8 @@ def _speed(bench: dict) -> list[str]:
         same = sum(sample["text"] == sample["plain_text"] for sample in samples if not plain)
         name = "base alone" if plain else row["name"]
         acceptance = "sampling" if plain and row["temperature"] else row["acceptance"]
-        numbers = [f"{row[key]:.2f}" for key in ("tokens_per_step", "overhead", "speedup")]
+        values = (row[key] for key in ("tokens_per_step", "overhead", "speedup"))
+        numbers = ["-" if value is None else f"{value:.2f}" for value in values]
         speed = f"{row['tokens_per_second']:.1f}"
         texts = "" if plain else f"{same} of {len(samples)}"
         rows.append([name, acceptance, f"{row['temperature']:g}", speed, *numbers, texts])
@@ -188,14 +190,18 @@ def _read(path: Path) -> dict:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; `make study PARAMS=params/study.yaml` makes it") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); remove it or make it again") from None
 
 
 def main(root: Path = ROOT) -> int:
     """Rewrite README.md where its tables differ from the result files; returns the exit status."""
     path = root / "README.md"
     try:
-        path.write_text(updated(path.read_text(encoding="utf-8"), tables(root)), encoding="utf-8")
-    except ValueError as error:
+        text = updated(path.read_text(encoding="utf-8"), tables(root))
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

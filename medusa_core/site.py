@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 
 from medusa_core import report, results, runtime, study
+from medusa_core.files import replacing_folder
 from medusa_core.plots.dashboard_panels import FILTERS, NOTHING, PANELS, View, choices, first_view
 from medusa_core.plots.palette import TEMPLATE
 from medusa_core.results import Results
@@ -27,10 +28,14 @@ def build(root: Path, folder: Path) -> list[str]:
     """Write the site of the repository at `root` to `folder`, which it replaces, without running anything.
 
     Returns a message for every result file that is damaged; the pages say so, too. Raises study.StudyError where
-    there are no chapters or one is no notebook.
+    there are no chapters or one is no notebook, and leaves `folder` as it was.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "data").mkdir(parents=True)
+    with replacing_folder(folder) as temporary:
+        return _build(root, temporary)
+
+
+def _build(root: Path, folder: Path) -> list[str]:
+    (folder / "data").mkdir()
     found = results.read(root / "artifacts" / "results")
     tables, links, damaged = _copy_results(root, folder / "data")
     found.damaged = list(dict.fromkeys([*found.damaged, *damaged]))
@@ -60,10 +65,13 @@ def write_dashboard(page: Path, found: Results, links: dict[str, str]) -> None:
         lines.append(
             f"<label>{words}<select data-filter='{name}'>{options or '<option>none</option>'}</select></label>"
         )
-    lines.append("</div><p>Shown: <span id='chosen' aria-live='polite'></span></p><div class='panels'>")
+    lines.append("</div><p>Chosen: <span id='chosen' aria-live='polite'></span></p><div class='panels'>")
     for number, panel in enumerate(PANELS):
         kind = "panel full" if panel.wide else "panel"
-        lines.append(f"<section class='{kind}' id='panel-{number}' aria-label='{panel.name}'></section>")
+        lines.append(
+            f"<section class='{kind}' aria-label='{panel.name}'><p class='shown' id='shown-{number}'></p>"
+            f"<div id='panel-{number}'></div></section>"
+        )
     lines.append(
         "</div><noscript>The figures need JavaScript; the numbers are in the files below.</noscript>"
     )
@@ -94,7 +102,7 @@ def figures(found: Results) -> dict:
                 if figure is not None:
                     figure.layout.template = None  # all have the same, which the page holds once
                     numbers[key] = drawn.setdefault(figure.to_json(), len(drawn))
-        panels.append({"name": panel.name, "by": panel.by, "figures": numbers})
+        panels.append({"name": panel.name, "by": panel.by, "uses": panel.uses, "figures": numbers})
     return {
         "panels": panels,
         "figures": [json.loads(text) for text in drawn],

@@ -1,4 +1,4 @@
-"""Outputs of a cell that controls change in place: a figure or a table, as a page without controls shows them."""
+"""Outputs of a cell that controls change in place: figure, table, line; a page without controls shows them, too."""
 
 from __future__ import annotations
 
@@ -57,6 +57,21 @@ class Table:
         self._bundle = {"text/plain": plain, "text/html": markup}
         if self._handle is not None:
             self._handle.update(self._bundle, raw=True)
+
+
+class Line:
+    """A line of text."""
+
+    def __init__(self):
+        self._output = Table()
+
+    def show(self) -> None:
+        """Add the output to the cell that is running."""
+        self._output.show()
+
+    def write(self, text: str) -> None:
+        """Show a text."""
+        self._output.write(f"<p>{html.escape(text)}</p>", text)
 
 
 def _bundle(figure: go.Figure) -> dict:

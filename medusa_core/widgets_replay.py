@@ -17,7 +17,7 @@ from medusa_core.answers import Settings
 from medusa_core.plots.replay import PLAY_MS, fig_moment
 from medusa_core.replay import CRITERIA, ReplayError
 from medusa_core.trace import Trace
-from medusa_core.widgets_output import Drawing
+from medusa_core.widgets_output import Drawing, Line
 
 OWN = "your prompt"
 TYPED = "Why is the sky blue?"
@@ -43,7 +43,7 @@ class ReplayExplorer:
         self._name = ""  # of the shown trace
         self._fault = ""  # of the chosen one, where it cannot be shown
         self.figure, self.summary = go.Figure(layout={"title": {"text": NOTHING}}), ""
-        self._drawing, self._updating = Drawing(), False
+        self._drawing, self._line, self._updating = Drawing(), Line(), False
         self._drawing.draw(self.figure)
         self._make_controls()
         self._choose()
@@ -68,7 +68,7 @@ class ReplayExplorer:
         self.delta = ipw.FloatSlider(
             value=replay.DELTA, min=0, max=1, step=0.05, description="delta", **late, **wide
         )
-        self.line, self.message = ipw.HTML(), ipw.HTML()
+        self.message = ipw.HTML()
         self.prompt = ipw.Textarea(value=TYPED, description="Prompt", rows=2, **wide)
         self.acceptance = ipw.Dropdown(options=["greedy", "typical"], description="Record with", **wide)
         self.record = ipw.Button(
@@ -84,7 +84,6 @@ class ReplayExplorer:
             self.epsilon,
             self.delta,
             *own,
-            self.line,
             self.message,
         ]
         self.controls = ipw.VBox(rows)
@@ -119,6 +118,8 @@ class ReplayExplorer:
         except (ValueError, OSError) as error:
             self._fault = str(error)
             self._say(self._fault)
+            if self._shown is None:
+                self._line.write(self._fault)  # headless notebooks show no message
             return
         self._shown, self._name, self._fault = trace, self.trace.value, ""
         self._updating = True  # the sliders' new ends are events like any other
@@ -143,14 +144,15 @@ class ReplayExplorer:
             self._say(str(error))
             return
         self._say(self._fault)
-        self.figure, self.line.value = figure, html.escape(self.summary)
+        self.figure = figure
         self._drawing.draw(figure)
+        self._line.write(self.summary)
 
     def show(self) -> None:
-        """Display the controls, the figure and the summary line."""
+        """Display the controls, the summary line and the figure, which is high."""
         display(self.controls)
+        self._line.show()
         self._drawing.show()
-        print(self.summary or html.unescape(re.sub("<.*?>", "", self.message.value)))
 
     _ipython_display_ = show
 

@@ -13,7 +13,7 @@ from medusa_core.config import ConfigError
 from medusa_core.plots.simulate import fig_scenario
 from medusa_core.simulate import MOST_NODES, Prediction, Scenario, SimulationError, Sweep, predict, sweep
 from medusa_core.tree import TreeError
-from medusa_core.widgets_output import Drawing
+from medusa_core.widgets_output import Drawing, Line
 
 OWN = "an own LM head each"
 DRAFT_SIZES = (1024, 2048, 4096, 8192, 16_384, 32_000)
@@ -61,7 +61,7 @@ class SimulatorExplorer:
         self.controls = ipw.VBox([*inputs, self.message])
         self.figure = go.Figure()
         self.summary = ""
-        self._drawing = Drawing()
+        self._drawing, self._line = Drawing(), Line()
         self.update()
         for control in inputs:
             control.observe(lambda _: self.update(), names="value")
@@ -87,12 +87,13 @@ class SimulatorExplorer:
         title = f"{self.model.value} on {scenario.machine.name}, {nodes} nodes: {prediction.speedup:.2f} times as fast"
         self.figure = fig_scenario(sizes, prediction, nodes, title)
         self._drawing.draw(self.figure)
+        self._line.write(self.summary)
 
     def show(self) -> None:
         """Display the controls, the figure and the summary line."""
         display(self.controls)
         self._drawing.show()
-        print(self.summary)
+        self._line.show()
 
     _ipython_display_ = show
 

@@ -63,6 +63,23 @@ def test_a_file_without_steps_draws_speed_alone(found):
     assert not drawn["Tokens a step"] and not drawn["Time of a step"]
 
 
+def test_a_file_whose_drafted_answers_are_one_token_draws_what_it_can(tmp_path):
+    found = results.read(fake.write(tmp_path, benchmark=fake.one_token_answers()))
+    assert found.problems == []
+    drawn = {panel.name: panel.draw(found, View("benchmark.json")) for panel in PANELS}
+    assert {name for name, figure in drawn.items() if figure is None} == {"Tokens a step"}
+    assert "ours" not in names(drawn["Ours beside the published"])
+
+
+def test_a_run_without_steps_does_not_shift_the_filters_of_the_others(tmp_path):
+    bench = fake.benchmark()
+    first = bench["runs"][2]  # medusa1, greedy: the first that is drafted
+    first["samples"] = [{**sample, "tokens_per_step_histogram": {}} for sample in first["samples"]]
+    assert len(dashboard.fig_step_tokens(bench).data) == 2
+    (typical,) = dashboard.fig_step_tokens(bench, acceptance="typical").data
+    assert typical.name.startswith("medusa1, typical")
+
+
 def test_heads_of_every_file_have_lines(found):
     assert names(dashboard_heads.fig_depth_accuracy(found.accuracy)) == ["medusa1", "gru"] * 2
     assert names(dashboard_heads.fig_depth_accuracy(found.accuracy, "gru")) == ["gru"] * 2

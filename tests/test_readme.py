@@ -1,11 +1,12 @@
 """README says what the result files say, links to what exists, and names nobody's machine."""
 
+import errno
 import json
 import re
 
 import pytest
 
-from medusa_core import readme
+from medusa_core import files, readme
 from medusa_core.runtime import ROOT
 
 README = ROOT / "README.md"
@@ -63,6 +64,15 @@ def test_tables_say_what_the_result_files_say(root):
     assert text.startswith("# Title\n") and text.endswith("\nrest\n") and "old" not in text
     assert readme.main(root) == 0
     assert (root / "README.md").read_text() == text
+
+
+def test_a_run_without_steps_has_no_tokens_per_step(root):
+    file = root / "artifacts" / "results" / "benchmark.json"
+    bench = json.loads(file.read_text())
+    bench["summary"][2] |= {"tokens_per_step": None, "overhead": None}
+    file.write_text(json.dumps(bench))
+    assert readme.main(root) == 0
+    assert "| medusa1 | greedy | 0 | 26.0 | - | - | 1.30 | 1 of 2 |" in (root / "README.md").read_text()
 
 
 def test_trees_and_training_speed_are_told_where_they_were_measured(root):
@@ -123,6 +133,26 @@ def test_a_missing_result_or_marker_is_named_and_changes_nothing(root, capsys):
     assert readme.main(root) == 1
     assert "benchmark.json: no such file" in capsys.readouterr().err
     assert (root / "README.md").read_text() == "no markers"
+
+
+def test_a_damaged_result_is_named_and_changes_nothing(root, capsys):
+    (root / "artifacts" / "results" / "claims.json").write_text('{"summary": ')
+    before = (root / "README.md").read_text()
+    assert readme.main(root) == 1
+    assert "claims.json: not JSON (Expecting value" in capsys.readouterr().err
+    assert (root / "README.md").read_text() == before
+
+
+def test_a_readme_that_cannot_be_written_whole_stays_as_it_was(root, monkeypatch):
+    before = (root / "README.md").read_text()
+    monkeypatch.setattr(files, "_sync", full_disk)
+    assert readme.main(root) == 1
+    assert (root / "README.md").read_text() == before
+    assert [file.name for file in root.iterdir() if file.name.startswith(".")] == []
+
+
+def full_disk(_):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_the_tables_in_the_readme_are_those_of_the_shipped_results():

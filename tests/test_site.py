@@ -130,7 +130,21 @@ def test_a_damaged_result_is_named_on_the_pages_and_by_the_exit_status(root, cap
         assert any("benchmark.json: not" in each.text for each in said)
 
 
-def test_a_damaged_notebook_is_an_error_that_names_it(root, capsys):
+def test_a_damaged_notebook_is_an_error_that_names_it_and_leaves_the_report(root, built, capsys):
+    before = pages(built)
     (root / "notebooks" / "01_a.ipynb").write_text("{")
     assert site.main(root) == 1
     assert "01_a.ipynb: not a notebook" in capsys.readouterr().err
+    assert pages(built) == before
+
+
+def test_a_new_report_replaces_the_old_one_and_nothing_lies_beside_it(root, built):
+    (built / "old.html").write_text("")
+    assert site.main(root) == 0
+    assert "old.html" not in pages(built)
+    assert [folder.name for folder in built.parent.iterdir()] == [built.name]
+
+
+def test_answers_of_one_token_are_reported(root):
+    fake.write(root / "artifacts" / "results", benchmark=fake.one_token_answers())
+    assert site.main(root) == 0

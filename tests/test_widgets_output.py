@@ -8,7 +8,7 @@ from IPython.utils.capture import capture_output
 from live_charts import answer, chart_of, title_in
 
 from medusa_core.report import PLOTLY, WIDGET_VIEW
-from medusa_core.widgets_output import Drawing, Table
+from medusa_core.widgets_output import Drawing, Line, Table
 
 
 def figure(title):
@@ -95,4 +95,16 @@ def test_a_table_is_replaced_by_html_and_words(shell):
     first, second = captured.outputs
     assert first.data == {"text/plain": "1", "text/html": "<b>1</b>"}
     assert second.data == {"text/plain": "2", "text/html": "<b>2</b>"} and second.update
+    assert first.transient["display_id"] == second.transient["display_id"]
+
+
+def test_a_line_is_replaced_in_place_and_its_text_is_no_markup(shell):
+    line = Line()
+    line.write("first")
+    with capture_output() as captured:
+        line.show()
+        line.write("<b>")
+    first, second = captured.outputs
+    assert first.data["text/plain"] == "first"
+    assert second.data == {"text/plain": "<b>", "text/html": "<p>&lt;b&gt;</p>"} and second.update
     assert first.transient["display_id"] == second.transient["display_id"]

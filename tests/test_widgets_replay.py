@@ -67,7 +67,6 @@ def test_criterion_and_sliders_decide_again(traces):
     explorer.epsilon.value, explorer.delta.value = 0.01, 0.8
     assert explorer.figure == fig_moment(traces["greedy"], 3, "typical", 0.01, 0.8)
     assert explorer.summary == replay.summary("greedy", traces["greedy"], "typical", 0.01, 0.8)
-    assert explorer.line.value == explorer.summary
     explorer.criterion.value = "greedy"
     assert explorer.summary.endswith("0 decide otherwise than recorded")
     assert explorer.epsilon.disabled
@@ -135,7 +134,7 @@ def test_a_broken_first_trace_shows_words_too(traces, shell):
     explorer = ReplayExplorer({"cut": traces["cut"], "file": traces["file"]})
     with capture_output() as captured:
         explorer.show()
-    assert "not JSON" in captured.stdout
+    assert "not JSON" in captured.outputs[1].data["text/plain"]
     for button in (explorer.rejection, explorer.change):
         button.click()
     explorer.criterion.value = "greedy"
@@ -212,8 +211,8 @@ def test_explorer_shows_the_figure_and_one_line_without_a_front_end(traces, shel
     assert not captured.outputs
     with capture_output() as captured:
         explorer._ipython_display_()
-    assert captured.stdout == replay.summary("greedy", traces["greedy"]) + "\n"
-    controls, figure = captured.outputs
+    controls, line, figure = captured.outputs
+    assert line.data["text/plain"] == replay.summary("greedy", traces["greedy"]) and captured.stdout == ""
     assert "application/vnd.jupyter.widget-view+json" in controls.data
     assert figure.data[PLOTLY]["layout"]["title"]["text"] == explorer.figure.layout.title.text
     assert "<" not in figure.data["text/plain"].replace("<b>2</b>", "")
@@ -223,13 +222,15 @@ def test_a_change_replaces_the_displayed_figure(traces, shell):
     explorer = explore_replay(traces)
     with capture_output() as captured:
         explorer.show()
-    shown = captured.outputs[1].transient["display_id"]
+    shown = [output.transient["display_id"] for output in captured.outputs[1:]]
     with capture_output() as captured:
-        explorer.step.value = 2
+        explorer.criterion.value = "greedy"
         answer()
-    (figure,) = captured.outputs
+    line, figure = captured.outputs
+    assert line.data["text/plain"] == explorer.summary
     assert title_in(figure) == explorer.figure.layout.title.text
-    assert figure.update and figure.transient["display_id"] == shown
+    assert line.update and figure.update
+    assert [output.transient["display_id"] for output in captured.outputs] == shown
 
 
 def test_no_traces_at_all_is_an_error_that_says_how_to_make_some():

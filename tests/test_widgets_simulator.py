@@ -86,8 +86,8 @@ def test_explorer_shows_its_figure_and_one_line_without_a_front_end(shell):
     assert not captured.outputs
     with capture_output() as captured:
         explorer._ipython_display_()  # what a notebook calls for the last value of a cell
-    assert captured.stdout == DEFAULT + "\n"
-    controls, figure = captured.outputs
+    controls, figure, line = captured.outputs
+    assert line.data["text/plain"] == DEFAULT and captured.stdout == ""
     assert "application/vnd.jupyter.widget-view+json" in controls.data
     assert figure.data[PLOTLY]["layout"]["title"]["text"] == figure.data["text/plain"]
 
@@ -100,6 +100,7 @@ def test_a_change_replaces_the_displayed_figure(shell):
     with capture_output() as captured:
         explorer.nodes.value = 7
         answer()
-    (update,) = captured.outputs
+    line, update = captured.outputs
+    assert line.update and line.data["text/plain"] == explorer.summary
     assert ", 7 nodes:" in title_in(update)
     assert update.update and update.transient["display_id"] == place

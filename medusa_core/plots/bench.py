@@ -8,6 +8,7 @@ from collections import Counter
 import plotly.graph_objects as go
 
 from medusa_core.plots.palette import COLOURS, PATTERNS, ramp, styled
+from medusa_core.results import head_of, temperature_of
 from medusa_core.summary import PLAIN
 
 PHASES = ("verify", "accept", "commit", "draft")
@@ -34,6 +35,7 @@ def fig_tokens_per_step(result: dict) -> go.Figure:
             textposition="outside",
             cliponaxis=False,
             customdata=[counts[tokens] for tokens in produced],
+            meta=way(run),
             hovertemplate="%{x} tokens: %{y:.1%}, %{customdata} steps<extra></extra>",
         )
     figure.update_xaxes(title="tokens produced by a step", dtick=1)
@@ -93,11 +95,21 @@ def fig_speedup(result: dict) -> go.Figure:
             textangle=-90 if len(rows) > 1 else 0,
             cliponaxis=False,
             customdata=[each["tokens_per_step"] for each in (row, *own)],
+            meta=way(row),
             hovertemplate="%{x}: %{y:.2f}x at %{customdata:.2f} tokens/step<extra></extra>",
         )
     figure.add_hline(y=1, line={"color": COLOURS["plain"], "width": 2, "dash": "dash"})
     figure.update_yaxes(title="times as fast as plain", rangemode="tozero")
     return styled(figure, "Speed-up by category (dashed: plain decoding)", barmode="group", legend=_below())
+
+
+def way(row: dict) -> dict:
+    """What a dashboard's filters choose the bars of a run, or of a row of its summary, by."""
+    return {
+        "head": [head_of(row)],
+        "acceptance": [row["acceptance"]],
+        "temperature": [temperature_of(row)],
+    }
 
 
 def _label(run: dict) -> str:

@@ -12,10 +12,10 @@ import html
 import plotly.graph_objects as go
 
 from medusa_core import peer_summary, published
-from medusa_core.plots.bench import PHASES, fig_speedup, fig_tokens_per_step
+from medusa_core.plots.bench import PHASES, fig_speedup, fig_tokens_per_step, way
 from medusa_core.plots.palette import COLOURS, PATTERNS, SYMBOLS, ramp, styled
 from medusa_core.plots.peers import fig_peers
-from medusa_core.results import head_of, is_plain, temperature_of
+from medusa_core.results import is_plain, temperature_of
 
 POINTWISE = ("x", "y", "text", "customdata")
 # Legends of any length lie on the lower edge; what is drawn makes room for them.
@@ -61,7 +61,7 @@ def fig_step_tokens(bench: dict, category=None, **wanted) -> go.Figure | None:
     drafted = [run for run in _runs(bench, category) if not is_plain(run)]
     if not drafted:
         return None
-    return narrow(_marked(fig_tokens_per_step({"runs": drafted}), drafted), **wanted)
+    return narrow(_fitted(fig_tokens_per_step({"runs": drafted})), **wanted)
 
 
 def fig_category_speedup(bench: dict, category=None, **wanted) -> go.Figure | None:
@@ -69,7 +69,7 @@ def fig_category_speedup(bench: dict, category=None, **wanted) -> go.Figure | No
     drafted = [row for row in bench["summary"] if not is_plain(row)]
     own = [row for row in bench["categories"] if category in (None, row["category"])]
     figure = fig_speedup({"summary": drafted, "categories": own})
-    return narrow(_marked(figure, drafted), **wanted) if drafted else None
+    return narrow(_fitted(figure), **wanted) if drafted else None
 
 
 def fig_time(bench: dict, per: str = "step", category=None, **wanted) -> go.Figure | None:
@@ -83,7 +83,7 @@ def fig_time(bench: dict, per: str = "step", category=None, **wanted) -> go.Figu
     figure = go.Figure()
     phases = ("prefill", *PHASES, "rest")
     names = [_name(run) for run in runs]
-    points = [_beside(runs, run["temperature"]) if is_plain(run) else _meta(run) for run in runs]
+    points = [_beside(runs, run["temperature"]) if is_plain(run) else way(run) for run in runs]
     counts = [sum(sample[f"{per}s"] for sample in run["samples"]) for run in runs]
     left = [sum(sample["seconds"] for sample in run["samples"]) for run in runs]
     totals = [1e3 * seconds / count for seconds, count in zip(left, counts)]
@@ -154,7 +154,7 @@ def fig_published(bench: dict, **wanted) -> go.Figure:
             "color": COLOURS["accepted"],
             "line": {"width": 1, "color": "#000"},
         },
-        meta={"points": [_meta(row) for row in rows]},
+        meta={"points": [way(row) for row in rows]},
         hovertemplate="ours: %{text}<br>%{y:.2f} tokens/step, overhead %{x:.2f}<extra></extra>",
     )
     figure.update_xaxes(title="overhead: time of a step, in plain steps", range=[0.9, right], automargin=True)
@@ -192,18 +192,10 @@ def _runs(bench: dict, category: str | None) -> list[dict]:
     return [run for run in kept if run["samples"]]
 
 
-def _marked(figure: go.Figure, rows: list[dict]) -> go.Figure:
-    for trace, row in zip(figure.data, rows, strict=True):
-        trace.update(meta=_meta(row), textangle=-90, constraintext="none", textfont={"size": 13})
+def _fitted(figure: go.Figure) -> go.Figure:
+    """Bars whose numbers stand upright, since there may be many."""
+    figure.update_traces(textangle=-90, constraintext="none", textfont={"size": 13})
     return figure.update_xaxes(automargin=True).update_layout(legend=BELOW, height=500)
-
-
-def _meta(row: dict) -> dict:
-    return {
-        "head": [head_of(row)],
-        "acceptance": [row["acceptance"]],
-        "temperature": [temperature_of(row)],
-    }
 
 
 def _beside(runs: list[dict], temperature: float) -> dict:
