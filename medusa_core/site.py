@@ -65,10 +65,13 @@ def write_dashboard(page: Path, found: Results, links: dict[str, str]) -> None:
         lines.append(
             f"<label>{words}<select data-filter='{name}'>{options or '<option>none</option>'}</select></label>"
         )
-    lines.append("</div><p>Shown: <span id='chosen' aria-live='polite'></span></p><div class='panels'>")
+    lines.append("</div><p>Chosen: <span id='chosen' aria-live='polite'></span></p><div class='panels'>")
     for number, panel in enumerate(PANELS):
         kind = "panel full" if panel.wide else "panel"
-        lines.append(f"<section class='{kind}' id='panel-{number}' aria-label='{panel.name}'></section>")
+        lines.append(
+            f"<section class='{kind}' aria-label='{panel.name}'><p class='shown' id='shown-{number}'></p>"
+            f"<div id='panel-{number}'></div></section>"
+        )
     lines.append(
         "</div><noscript>The figures need JavaScript; the numbers are in the files below.</noscript>"
     )
@@ -99,7 +102,7 @@ def figures(found: Results) -> dict:
                 if figure is not None:
                     figure.layout.template = None  # all have the same, which the page holds once
                     numbers[key] = drawn.setdefault(figure.to_json(), len(drawn))
-        panels.append({"name": panel.name, "by": panel.by, "figures": numbers})
+        panels.append({"name": panel.name, "by": panel.by, "uses": panel.uses, "figures": numbers})
     return {
         "panels": panels,
         "figures": [json.loads(text) for text in drawn],

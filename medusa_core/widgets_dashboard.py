@@ -13,7 +13,7 @@ from IPython.display import display
 
 from medusa_core import report, results, runtime
 from medusa_core.plots.dashboard_panels import FILTERS, NOTHING, PANELS, View, choices, first_view
-from medusa_core.widgets_output import Drawing
+from medusa_core.widgets_output import Drawing, Line
 
 ALL = "all"
 
@@ -42,8 +42,9 @@ class DashboardExplorer:
         self.controls = ipw.VBox([*inputs, self.message, self.links])
         self.figure = go.Figure(layout={"title": {"text": NOTHING}})
         self.summary = NOTHING
-        self._drawing = Drawing()
+        self._drawing, self._line = Drawing(), Line()
         self._drawing.draw(self.figure)
+        self._line.write(self.summary)
         self.update()
         for control in inputs:
             control.observe(lambda _: self.update(), names="value")
@@ -52,6 +53,8 @@ class DashboardExplorer:
         """Draw the chosen figure, or say why there is none."""
         chosen = {name: None if box.value == ALL else box.value for name, box in self.filters.items()}
         panel = next(panel for panel in PANELS if panel.name == self.panel.value)
+        for name, box in self.filters.items():
+            box.disabled = name not in panel.uses
         figure = panel.draw(self.results, View(**chosen))
         said = [*self.results.problems, *([] if figure is not None else [f"{panel.name}. {NOTHING}"])]
         self.message.value = "<br>".join(f'<b role="alert">{html.escape(each)}</b>' for each in said)
@@ -59,15 +62,16 @@ class DashboardExplorer:
         if figure is None:
             return
         self.figure = figure
-        words = ", ".join(f"{FILTERS[name].lower()} {value or ALL}" for name, value in chosen.items())
+        words = ", ".join(f"{FILTERS[name].lower()} {chosen[name] or ALL}" for name in panel.uses)
         self.summary = f"{panel.name}: {words}"
         self._drawing.draw(figure)
+        self._line.write(self.summary)
 
     def show(self) -> None:
         """Display the controls, the figure and the summary line."""
         display(self.controls)
         self._drawing.show()
-        print(self.summary)
+        self._line.show()
 
     _ipython_display_ = show
 

@@ -2,13 +2,15 @@
 
 import base64
 import re
+from dataclasses import replace
 
 import fake_results as fake
 import pytest
 from IPython.utils.capture import capture_output
 
 from medusa_core import runtime
-from medusa_core.plots.dashboard_panels import NOTHING, PANELS
+from medusa_core.plots.dashboard_panels import NOTHING, PANELS, View, choices
+from medusa_core.results import read
 from medusa_core.widgets_dashboard import explore_dashboard
 
 
@@ -30,6 +32,32 @@ def test_filters_change_the_figure(tmp_path):
     ]
     words = "result file benchmark.json, heads all, acceptance typical, temperature all, category all"
     assert explorer.summary == f"Tokens a step: {words}"
+
+
+def test_filters_that_a_figure_ignores_are_disabled_and_not_named(tmp_path):
+    explorer = explore_dashboard(fake.write(tmp_path))
+    used = {}
+    for panel in PANELS:
+        explorer.panel.value = panel.name
+        used[panel.name] = {name for name, box in explorer.filters.items() if not box.disabled}
+        named = explorer.summary.removeprefix(f"{panel.name}: ").split(", ")
+        assert len(named) == len(used[panel.name])
+    assert used["Head accuracy by depth"] == used["Tree sizes"] == {"head"}
+    assert used["Other programs"] == {"category"}
+    assert used["Tokens a step"] == set(explorer.filters)
+    assert used["Ours beside the published"] == set(explorer.filters) - {"category"}
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.name)
+def test_a_figure_changes_with_the_fields_that_it_names_and_no_other(tmp_path, panel):
+    content = fake.benchmark()
+    content["runs"][0]["samples"][1]["seconds"] = 2.0  # or both categories would take the same time
+    found = read(fake.write(tmp_path, benchmark=content))
+    view = View("benchmark.json")
+    before = panel.draw(found, view)
+    for name, values in choices(found).items():
+        drawn = [panel.draw(found, replace(view, **{name: value})) for value in values]
+        assert any(figure != before for figure in drawn) == (name in panel.uses), name
 
 
 def test_an_empty_choice_is_said_and_the_figure_stays(tmp_path):
@@ -65,5 +93,5 @@ def test_links_hold_the_summary_and_no_markup_of_names(tmp_path):
 def test_it_shows_itself_without_a_front_end(tmp_path, shell):
     with capture_output() as captured:
         explore_dashboard(fake.write(tmp_path)).show()
-    assert captured.stdout.startswith("Head accuracy by depth: result file benchmark.json, heads all")
+    assert captured.outputs[-1].data["text/plain"] == "Head accuracy by depth: heads all"
     assert any("application/vnd.plotly.v1+json" in output.data for output in captured.outputs)

@@ -2,6 +2,7 @@
 // Draws the dashboard's figures and narrows them to what is chosen. `narrow` is plots/dashboard.py's, in JavaScript.
 const { panels, figures, template, nothing } = JSON.parse(document.getElementById("figures").textContent);
 const filters = [...document.querySelectorAll("select[data-filter]")];
+const words = Object.fromEntries(filters.map((filter) => [filter.dataset.filter, filter.labels[0].firstChild.textContent]));
 const NARROWING = ["head", "acceptance", "temperature"];
 const POINTWISE = ["x", "y", "text", "customdata"];
 
@@ -24,6 +25,9 @@ function draw() {
     const place = document.getElementById(`panel-${number}`);
     const index = panel.figures[JSON.stringify(panel.by.map((name) => chosen[name]))] ?? null;
     const figure = index === null ? { data: [] } : narrow(structuredClone(figures[index]), chosen);
+    document.getElementById(`shown-${number}`).textContent = panel.uses
+      .map((name) => `${words[name].toLowerCase()} ${chosen[name] ?? "all"}`)
+      .join(", ");
     if (figure.data.length) {
       place.querySelector(".note")?.remove();
       Plotly.react(place, figure.data, { ...figure.layout, template }, { responsive: true, displaylogo: false });

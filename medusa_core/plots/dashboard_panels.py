@@ -34,15 +34,21 @@ class View:
 
 @dataclass(frozen=True)
 class Panel:
-    """A figure by name; by: the fields of a view that another figure is drawn for, while the rest narrow it.
+    """A figure by name; by: the fields of a view that another figure is drawn for; narrowed: those that narrow it.
 
     wide: whether a page gives it its whole width.
     """
 
     name: str
     by: tuple[str, ...]
+    narrowed: tuple[str, ...]
     make: Callable[[Results, View], go.Figure | None]
     wide: bool = False
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """The fields of a view that change the figure, in the order of the filters."""
+        return tuple(name for name in FILTERS if name in self.by + self.narrowed)
 
     def draw(self, results: Results, view: View) -> go.Figure | None:
         """The figure, or None where the results hold nothing of this view."""
@@ -58,16 +64,23 @@ def _bench(draw: Callable, *fields: str, **options) -> Callable[[Results, View],
     )
 
 
-_ALL = ("category", "head", "acceptance", "temperature")
+_RUN = ("source", "category")
+_WAY = ("head", "acceptance", "temperature")
+_ALL = ("category", *_WAY)
 PANELS = (
-    Panel("Head accuracy by depth", (), lambda r, v: heads.fig_depth_accuracy(r.accuracy, v.head)),
-    Panel("Tree sizes", (), lambda r, v: heads.fig_tree_sweep(r.sweeps, v.head)),
-    Panel("Speed-up by category", ("source", "category"), _bench(runs.fig_category_speedup, *_ALL), True),
-    Panel("Tokens a step", ("source", "category"), _bench(runs.fig_step_tokens, *_ALL), True),
-    Panel("Time of a step", ("source", "category"), _bench(runs.fig_time, *_ALL, per="step")),
-    Panel("Time of a token", ("source", "category"), _bench(runs.fig_time, *_ALL, per="token")),
-    Panel("Other programs", ("category",), lambda r, v: r.peers and runs.fig_peer_speed(r.peers, v.category)),
-    Panel("Ours beside the published", ("source",), _bench(runs.fig_published, *_ALL[1:])),
+    Panel("Head accuracy by depth", (), ("head",), lambda r, v: heads.fig_depth_accuracy(r.accuracy, v.head)),
+    Panel("Tree sizes", (), ("head",), lambda r, v: heads.fig_tree_sweep(r.sweeps, v.head)),
+    Panel("Speed-up by category", _RUN, _WAY, _bench(runs.fig_category_speedup, *_ALL), True),
+    Panel("Tokens a step", _RUN, _WAY, _bench(runs.fig_step_tokens, *_ALL), True),
+    Panel("Time of a step", _RUN, _WAY, _bench(runs.fig_time, *_ALL, per="step")),
+    Panel("Time of a token", _RUN, _WAY, _bench(runs.fig_time, *_ALL, per="token")),
+    Panel(
+        "Other programs",
+        ("category",),
+        (),
+        lambda r, v: r.peers and runs.fig_peer_speed(r.peers, v.category),
+    ),
+    Panel("Ours beside the published", ("source",), _WAY, _bench(runs.fig_published, *_WAY)),
 )
 
 

@@ -1,5 +1,7 @@
 """The dashboard opened from a folder: its filters, in JavaScript, leave what Python's leave, and take the keyboard."""
 
+import json
+
 import pytest
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install -e '.[browser]'")
@@ -7,10 +9,11 @@ pytest.importorskip("playwright", reason="playwright is not installed: pip insta
 from playwright.sync_api import expect
 
 from medusa_core import results, runtime, site
-from medusa_core.plots.dashboard_panels import PANELS, View
+from medusa_core.plots.dashboard_panels import FILTERS, PANELS, View
 
 NUMBERS = {panel.name: number for number, panel in enumerate(PANELS)}
-TRACES = "place => place.data.map(trace => [trace.name ?? null, trace.y.length])"
+SHOWN = ("name", "x", "y", "text", "customdata")
+TRACES = "(place, keys) => place.data.map(trace => keys.map(key => trace[key] ?? null))"
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +36,11 @@ def test_the_dashboards_filters_show_what_python_draws(report, page):
         view = View("benchmark.json", **{name: value or None for name, value in chosen.items()})
         for panel in PANELS:
             figure = panel.draw(found, view)
-            shown = page.raw.locator(f"#panel-{NUMBERS[panel.name]}").evaluate(TRACES)
-            assert shown == [[trace.name, len(trace.y)] for trace in figure.data], panel.name
+            drawn = [[trace.get(key) for key in SHOWN] for trace in json.loads(figure.to_json())["data"]]
+            number = NUMBERS[panel.name]
+            assert page.raw.locator(f"#panel-{number}").evaluate(TRACES, SHOWN) == drawn, panel.name
+            words = [f"{FILTERS[name].lower()} {getattr(view, name) or 'all'}" for name in panel.uses]
+            expect(page.raw.locator(f"#shown-{number}")).to_have_text(", ".join(words))
 
 
 def test_the_dashboards_filters_take_the_keyboard(report, page):
