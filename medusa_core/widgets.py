@@ -16,7 +16,7 @@ from IPython.display import display
 from medusa_core import tree as trees
 from medusa_core.plots.masks import STAGES, fig_mask, fig_unrolled, mask_view, unrolled_rows
 from medusa_core.tree import Tree, TreeError
-from medusa_core.widgets_output import Drawing
+from medusa_core.widgets_output import Drawing, Line
 
 # Top-3 accuracies of Medusa-1 heads on Vicuna-7B, FasterDecoding/Medusa assets/medusa_acc.csv.
 _ACCURACY = [[0.56, 0.11, 0.06], [0.32, 0.11, 0.06], [0.20, 0.09, 0.06]]
@@ -28,7 +28,7 @@ PRESETS = {
     "searched, 16 nodes": trees.search(_ACCURACY, 16),
 }
 LONGEST_PAST = 16  # more prefix columns than this crowd out the tree
-NO_ROW = -1  # a dropdown takes None for "nothing is selected" and shows a blank
+NO_ROW = "no row"  # a dropdown takes None for "nothing is selected" and shows a blank
 LENGTH = 8  # tokens of the stages that have no tree
 
 
@@ -82,7 +82,7 @@ class MaskExplorer:
         self.stage = ipw.Dropdown(options=STAGES, value="tree step", description="Stage", **wide)
         self.past = ipw.IntSlider(value=4, min=0, max=LONGEST_PAST, description="Past", **wide)
         self.padding = ipw.IntSlider(value=3, min=0, max=LENGTH - 1, description="Padding", **wide)
-        self.locked = ipw.Dropdown(options=[("no row", NO_ROW)], description="Lock a row", **wide)
+        self.locked = ipw.Dropdown(options=[NO_ROW], description="Lock a row", **wide)
         self.message = ipw.HTML()
         self.controls = ipw.VBox(
             [self.preset, self.typed, self.stage, self.past, self.padding, self.locked, self.message]
@@ -90,6 +90,7 @@ class MaskExplorer:
         self.mask_figure = self.unrolled_figure = go.Figure()
         self._unrolled = None  # choices of the tree in unrolled_figure
         self._outputs = {"mask": Drawing(), "unrolled": Drawing()}
+        self._line = Line()
         self._updating = False
         self.update()
         for control in (self.preset, self.typed, self.stage, self.past, self.padding, self.locked):
@@ -116,8 +117,10 @@ class MaskExplorer:
         padding = self.padding.value if self.stage.value == "training" else 0
         state = {"stage": self.stage.value, "past": self.past.value, "padding": padding}
         self.summary = summary_mask(tree, **state)
-        self._offer_rows(mask_view(tree, **state, length=LENGTH).rows)
-        locked = None if self.locked.value == NO_ROW else self.locked.value
+        self._line.write(self.summary)
+        rows = mask_view(tree, **state, length=LENGTH).rows
+        self._offer_rows(rows)
+        locked = None if self.locked.value == NO_ROW else rows.index(self.locked.value)
         self.mask_figure = fig_mask(tree, **state, length=LENGTH, locked_row=locked)
         self._outputs["mask"].draw(self.mask_figure)
         if tree.choices != self._unrolled:  # the larger figure, which a slider does not change
@@ -129,16 +132,16 @@ class MaskExplorer:
         display(self.controls)
         for output in self._outputs.values():
             output.show()
-        print(self.summary)
+        self._line.show()
 
     _ipython_display_ = show
 
     def _offer_rows(self, names: list[str]) -> None:
-        """Offer the rows of the mask to lock; a locked row that is no longer there is let go."""
-        options = [("no row", NO_ROW), *((f"{row}: {name}", row) for row, name in enumerate(names))]
+        """Offer the rows of the mask to lock, by name; a locked row that is no longer there is let go."""
+        options = [(NO_ROW, NO_ROW), *((f"{row}: {name}", name) for row, name in enumerate(names))]
         if list(self.locked.options) == options:
             return
-        kept = self.locked.value if self.locked.value < len(names) else NO_ROW
+        kept = self.locked.value if self.locked.value in names else NO_ROW
         self._updating = True  # setting options selects the first one, which is an event like any other
         try:
             self.locked.options = options

@@ -1,7 +1,5 @@
 """The mask explorer: its controls change the figures, and wrong input gets words instead of a traceback."""
 
-import time
-
 import numpy as np
 import pytest
 from IPython.utils.capture import capture_output
@@ -70,19 +68,46 @@ def test_controls_that_have_no_effect_are_disabled():
 def test_locking_a_row_frames_its_open_cells():
     explorer = MaskExplorer()
     explorer.preset.value, explorer.typed.value, explorer.past.value = widgets.TYPED, SMALL, 2
-    explorer.locked.value = 3  # node 0.0 sees two tokens, the root, node 0 and itself
-    framed = [shape.x0 + 0.5 for shape in explorer.mask_figure.layout.shapes if shape.line.width == 3]
-    assert framed == [0, 1, 2, 3, 5]
+    explorer.locked.value = "0.0"  # sees two tokens, the root, node 0 and itself
+    assert framed(explorer.mask_figure) == [0, 1, 2, 3, 5]
+
+
+def framed(figure):
+    """The columns of the cells that a locked row frames."""
+    return [shape.x0 + 0.5 for shape in figure.layout.shapes if shape.line.width == 3]
 
 
 def test_a_locked_row_survives_a_change_that_keeps_it_and_not_one_that_drops_it():
     explorer = MaskExplorer()
-    explorer.locked.value = 8
+    explorer.locked.value = "1"
     explorer.past.value = 7
-    assert explorer.locked.value == 8
+    assert explorer.locked.value == "1"
     explorer.preset.value = "chain of 4"
     assert explorer.locked.label == "no row"
-    assert [row for _, row in explorer.locked.options] == [-1, 0, 1, 2, 3, 4]
+    names = ["no row", "0: root", "1: 0", "2: 0.0", "3: 0.0.0", "4: 0.0.0.0"]
+    assert [label for label, _ in explorer.locked.options] == names
+
+
+def test_a_lock_stays_with_its_node_where_the_rows_number_is_anothers():
+    explorer = MaskExplorer()
+    explorer.preset.value, explorer.typed.value, explorer.past.value = widgets.TYPED, SMALL, 2
+    explorer.locked.value = "0.0"
+    assert explorer.locked.label == "3: 0.0"
+    explorer.typed.value = "[[0], [1], [2], [0, 0]]"
+    assert explorer.locked.label == "4: 0.0"
+    assert framed(explorer.mask_figure) == [0, 1, 2, 3, 6]
+    explorer.typed.value = "[[0], [1], [2], [3], [4]]"
+    assert explorer.locked.label == "no row" and framed(explorer.mask_figure) == []
+
+
+def test_a_locked_token_stays_the_same_token_when_the_past_grows():
+    explorer = MaskExplorer()
+    explorer.stage.value, explorer.past.value = "cached step", 4
+    explorer.locked.value = "t6"
+    explorer.past.value = 5
+    assert explorer.locked.label == "1: t6"
+    explorer.past.value = 7
+    assert explorer.locked.label == "no row"
 
 
 def test_typed_choices_draw_their_tree():
@@ -140,40 +165,58 @@ def test_explorer_shows_figures_and_one_line_without_a_front_end(shell):
     assert not captured.outputs
     with capture_output() as captured:
         explorer._ipython_display_()  # what a notebook calls for the last value of a cell
-    assert captured.stdout == summary_mask(widgets.PRESETS["searched, 8 nodes"]) + "\n"
-    controls, mask, unrolled = captured.outputs
+    controls, mask, unrolled, line = captured.outputs
+    assert line.data["text/plain"] == summary_mask(widgets.PRESETS["searched, 8 nodes"])
+    assert captured.stdout == ""
     assert "application/vnd.jupyter.widget-view+json" in controls.data
     assert drawn(mask) == mask.data["text/plain"] == explorer.mask_figure.layout.title.text
     assert drawn(unrolled) == explorer.unrolled_figure.layout.title.text
 
 
-def test_a_change_replaces_the_displayed_figures(shell):
+def test_a_change_replaces_the_displayed_figures_and_the_line(shell):
     explorer = widgets.explore_mask()
     with capture_output() as captured:
         explorer.show()
-    _, mask, unrolled = (output.transient.get("display_id") for output in captured.outputs)
-    assert mask and unrolled and mask != unrolled
+    _, mask, unrolled, line = (output.transient.get("display_id") for output in captured.outputs)
+    assert len({mask, unrolled, line} - {None}) == 3
     with capture_output() as captured:
         explorer.past.value = 6
         answer()
-    (update,) = captured.outputs  # the past does not change the unrolled paths
-    assert "9 queries x 15 keys" in drawn(update)
+    words, update = captured.outputs  # the past does not change the unrolled paths
+    assert words.update and words.transient["display_id"] == line
+    assert words.data["text/plain"] == explorer.summary
+    assert "9 queries x 15 keys" in drawn(update) and "9 queries x 15 keys" in explorer.summary
     assert update.update and update.transient["display_id"] == mask
     with capture_output() as captured:
         explorer.preset.value = "chain of 4"
         answer()
-    (update,) = captured.outputs  # the mask's is a live chart by now
+    _, update = captured.outputs  # the line; the mask's is a live chart by now
     assert title_in(update) == explorer.unrolled_figure.layout.title.text
     assert update.update and update.transient["display_id"] == unrolled
 
 
-def test_a_64_row_tree_is_redrawn_fast_enough():
-    # Processor time, so that a busy machine passes too; an idle one takes about 50 ms.
-    explorer = MaskExplorer()
-    explorer.preset.value = widgets.TYPED
+def test_a_change_draws_only_what_it_changes_and_that_once(monkeypatch):
+    explorer, drawings = MaskExplorer(), []
+    for name in ("fig_mask", "fig_unrolled"):
+        monkeypatch.setattr(widgets, name, counted(getattr(widgets, name), name, drawings))
+
+    def change(control, value):
+        drawings.clear()
+        control.value = value
+        return drawings
+
+    assert change(explorer.preset, widgets.TYPED) == ["fig_mask", "fig_unrolled"]
     choices = random_tree(63, 4, 10, np.random.default_rng(0)).choices
-    explorer.typed.value = str([list(path) for path in choices])
-    begin = time.process_time()
-    explorer.past.value = 12
+    assert change(explorer.typed, str([list(path) for path in choices])) == ["fig_mask", "fig_unrolled"]
+    assert change(explorer.past, 12) == ["fig_mask"]
     assert cells(explorer.mask_figure).shape == (64, 76)
-    assert time.process_time() - begin < 1.0
+    assert change(explorer.locked, "root") == ["fig_mask"]
+    assert change(explorer.stage, "prefill") == ["fig_mask"]  # other rows to lock, which lets the lock go
+
+
+def counted(draw, name, drawings):
+    def drawing(*arguments, **options):
+        drawings.append(name)
+        return draw(*arguments, **options)
+
+    return drawing
