@@ -20,10 +20,10 @@ from medusa_core.plots.tree_table import html_buffers, html_comparison
 from medusa_core.prospects import Measured, Prospects, ProspectsError
 from medusa_core.tree import Tree, TreeError
 from medusa_core.widgets import ChoicesError, parse_choices
-from medusa_core.widgets_output import Drawing, Table
+from medusa_core.widgets_output import Drawing, Line, Table
 
 NOTHING, KEPT = "nothing", "the tree that was kept"
-NO_NODE = -1  # a dropdown takes None for "nothing is selected" and shows a blank
+NO_NODE = "no node"  # a dropdown takes None for "nothing is selected" and shows a blank
 OTHERS = {
     "chain of 4": trees.chain(4),
     "dense 4 x 2": trees.dense([4, 2]),
@@ -50,22 +50,26 @@ def yaml_text(tree: Tree) -> str:
 class TreeExplorer:
     """Controls, the figure and the tables that they drive; see `explore_trees`.
 
-    tree, figure, table and summary always hold what is shown; message says what is wrong with the input, or nothing.
-    While there is a message, they stay as they were.
+    tree, figure, table and summary always hold what is shown; message says what is wrong, or nothing. Wrong input
+    leaves them as they were, and measurements at fault leave those before them, which the summary names.
     """
 
     def __init__(self, sources: Mapping[str, Measured | Path]):
         """sources: measurements by name, as they are or as result files, which are read when they are chosen."""
         if not sources:
             raise ProspectsError("nothing measured to explore: give a result file of chapter 08 by name")
-        self._sources, self._kept, self._prospects = dict(sources), None, None
+        self._sources, self._kept = dict(sources), None
+        self._prospects: Prospects | None = None  # the last that could be read
+        self._name = ""  # of its source
+        self._fault = ""  # of the chosen source, where it cannot be read
         self.tree = Tree.from_paths([])
         self.figure, self.table = go.Figure(layout={"title": {"text": "No result to show"}}), ""
         self.summary = "no result to show"
-        self._drawing, self._tables = Drawing(), Table()
+        self._drawing, self._line, self._tables = Drawing(), Line(), Table()
         self._own, self._updating = False, False  # whether the tree is typed; whether controls set each other
         self._make_controls()
         self._drawing.draw(self.figure)
+        self._line.write(self.summary)
         self._measure()
 
     def _make_controls(self) -> None:
@@ -80,7 +84,7 @@ class TreeExplorer:
         self.keep = ipw.Button(
             description="Keep to compare", tooltip="compare later trees with the one shown now"
         )
-        self.locked = ipw.Dropdown(options=[("no node", NO_NODE)], description="Lock a node", **wide)
+        self.locked = ipw.Dropdown(options=[NO_NODE], description="Lock a node", **wide)
         self.yaml, self.message = ipw.HTML(), ipw.HTML()
         compared = ipw.HBox([self.other, self.keep])
         inputs = [self.source, self.rule, self.nodes, self.choices, compared, self.locked]
@@ -105,24 +109,26 @@ class TreeExplorer:
             measured = source if isinstance(source, Measured) else outlooks.load(source)
             prospects = Prospects(measured, self.rule.value)
         except ProspectsError as error:
-            self._say(error)
+            self._fault = str(error)
+            self._say(self._fault)
             return
-        self._draw(prospects, self.tree if self._own else prospects.best(prospects.fastest))
+        self._prospects, self._name, self._fault = prospects, self.source.value, ""
+        self._draw(self.tree if self._own else prospects.best(prospects.fastest))
 
     def _search(self) -> None:
         """Show the best tree of the chosen number of nodes."""
         if self._prospects:
             self._own = False
-            self._draw(self._prospects, self._prospects.best(self.nodes.value))
+            self._draw(self._prospects.best(min(self.nodes.value, self._prospects.most)))
 
     def _read(self) -> None:
         """Show the typed tree, or say what is wrong with it."""
         try:
             tree = parse_choices(self.choices.value)
         except ChoicesError as error:
-            self._say(error)
+            self._say(str(error))
             return
-        if self._prospects and self._draw(self._prospects, tree):
+        if self._prospects and self._draw(tree):
             self._own = True
 
     def _keep(self) -> None:
@@ -135,10 +141,11 @@ class TreeExplorer:
 
     def _redraw(self) -> None:
         if self._prospects:
-            self._draw(self._prospects, self.tree)
+            self._draw(self.tree)
 
-    def _draw(self, prospects: Prospects, tree: Tree) -> bool:
+    def _draw(self, tree: Tree) -> bool:
         """Show a tree, or say why it cannot be judged; whether it is shown."""
+        prospects = self._prospects
         named = {NOTHING: None, KEPT: self._kept, **OTHERS}
         other = named[self.other.value]
         try:
@@ -147,7 +154,8 @@ class TreeExplorer:
         except TreeError as error:
             self._say(f"{self.other.value} cannot be compared here: {error}")
             return False
-        locked = self.locked.value if NO_NODE < self.locked.value < tree.size else None
+        paths = [(), *tree.choices]
+        locked = paths.index(self.locked.value) if self.locked.value in paths else None
         shown = {"this tree": tree, f"fastest, {prospects.fastest} nodes": prospects.best(prospects.fastest)}
         if other is not None:
             shown[f"compared: {self.other.value}"] = other
@@ -155,21 +163,23 @@ class TreeExplorer:
             figure = fig_tree_outlook(prospects, tree, other, locked)
             tables = html_comparison(prospects, shown) + html_buffers(prospects, tree, locked)
         except TreeError as error:
-            self._say(error)
+            self._say(str(error))
             return False
-        self._prospects, self.tree, self.figure, self.table = prospects, tree, figure, tables
-        self.summary = summary_tree(self.source.value, prospects, tree)
+        self.tree, self.figure, self.table = tree, figure, tables
+        self.summary = summary_tree(self._name, prospects, tree)
         self._set_controls()
+        self._say(self._fault)
         self._drawing.draw(figure)
+        self._line.write(self.summary)
         self._tables.write(tables, self.summary)
         return True
 
     def _set_controls(self) -> None:
         """Let the controls say what is shown."""
         tree = self.tree
-        names = [("no node", NO_NODE), ("0: root", 0)]
-        names += [(f"{node}: {path_name(path)}", node) for node, path in enumerate(tree.choices, 1)]
-        kept = self.locked.value if self.locked.value < tree.size else NO_NODE
+        names = [(NO_NODE, NO_NODE), ("0: root", ())]
+        names += [(f"{node}: {path_name(path)}", path) for node, path in enumerate(tree.choices, 1)]
+        kept = self.locked.value if self.locked.value in [path for _, path in names] else NO_NODE
         with self._quietly():
             self.nodes.max = self._prospects.most
             self.nodes.value = min(tree.size - 1, self.nodes.max)
@@ -177,7 +187,6 @@ class TreeExplorer:
             if list(self.locked.options) != names:
                 self.locked.options = names
                 self.locked.value = kept
-        self.message.value = ""
         self.yaml.value = (
             "<label>To keep this tree, copy it into a file such as <code>params/tree.yaml</code>, "
             "and name that with <code>--tree</code>:<br>"
@@ -194,14 +203,14 @@ class TreeExplorer:
         finally:
             self._updating = before
 
-    def _say(self, error: Exception | str) -> None:
-        self.message.value = f'<b role="alert">{html.escape(str(error))}</b>'
+    def _say(self, text: str) -> None:
+        self.message.value = f'<b role="alert">{html.escape(text)}</b>' if text else ""
 
     def show(self) -> None:
         """Display the controls, the figure, the summary line and the tables."""
         display(self.controls)
         self._drawing.show()
-        print(self.summary)
+        self._line.show()
         self._tables.show()
 
     _ipython_display_ = show

@@ -10,6 +10,7 @@ from live_charts import answer, title_in
 from test_prospects import ACCURACY, BROKEN, COST, FILE, MEASURED
 
 from medusa_core import prospects, tree
+from medusa_core.plots.tree_table import html_buffers, html_comparison
 from medusa_core.prospects import COUNTED, PRODUCT, Measured, Prospects, ProspectsError
 from medusa_core.tree import Tree
 from medusa_core.widgets_trees import KEPT, NOTHING, explore_trees, summary_tree
@@ -80,6 +81,16 @@ def test_a_broken_result_file_gives_a_message_and_leaves_the_rest(tmp_path, cont
     view.source.value = "broken"
     assert re.search(message, html.unescape(view.message.value)) and "broken.json" in view.message.value
     assert (view.tree, view.figure, view.summary) == before
+    for control, value in (
+        (view.nodes, 1),
+        (view.choices, "[[2]]"),
+        (view.other, "dense 4 x 2"),
+        (view.other, NOTHING),
+    ):
+        control.value = value
+        assert view.message.value, "what is shown is still of the measurements before"
+        assert view.summary == summary_tree("here", FOUND, view.tree)
+    assert view.tree.choices == ((2,),) and "broken.json" in view.message.value
     view.source.value = "here"
     assert view.message.value == ""
 
@@ -110,6 +121,28 @@ def test_accuracies_alone_answer_one_rule_and_say_so():
     assert view.message.value == "" and view.summary.startswith(f"bare, {PRODUCT}")
 
 
+def test_a_rule_that_measurements_lack_is_said_until_another_is_chosen():
+    view = explore_trees({"here": MEASURED, "bare": Measured(ACCURACY, COST)})
+    view.source.value = "bare"
+    view.nodes.value = 1
+    assert "cannot be valued by" in view.message.value
+    assert view.summary == summary_tree("here", FOUND, FOUND.best(1))
+    view.rule.value = PRODUCT
+    assert view.message.value == "" and view.summary.startswith(f"bare, {PRODUCT}")
+
+
+def test_measurements_that_the_typed_tree_does_not_fit_are_used_by_what_comes():
+    few = Measured(ACCURACY[:1], COST)
+    view = explore_trees({"here": MEASURED, "one head": few})
+    view.rule.value = PRODUCT
+    view.choices.value = "[[0], [0, 0]]"
+    before = view.summary
+    view.source.value = "one head"
+    assert "2 deep, but there are 1 heads" in view.message.value and view.summary == before
+    view.nodes.value = 1
+    assert view.message.value == "" and view.summary.startswith("one head, ")
+
+
 def test_a_tree_is_compared_with_a_kept_one():
     view = explorer()
     view.nodes.value = 1
@@ -132,10 +165,30 @@ def test_a_tree_to_compare_that_does_not_fit_gives_a_message():
 def test_a_locked_node_is_marked_in_figure_and_table_while_it_is_there():
     view = explorer()
     view.nodes.value = 4
-    view.locked.value = 4
+    view.locked.value = view.tree.choices[-1]
     assert "path" in {trace.name for trace in view.figure.data} and "<b>locked</b>" in view.table
     view.nodes.value = 2
     assert view.locked.label == "no node" and "<b>locked</b>" not in view.table
+
+
+def test_a_lock_stays_with_its_node_where_the_nodes_number_is_anothers():
+    view = explorer()
+    view.choices.value = "[[0], [1], [0, 1]]"
+    view.locked.value = (0, 1)
+    assert view.locked.label == "3: 0.1"
+    view.choices.value = "[[0], [1], [0, 0], [0, 1]]"
+    assert view.locked.label == "4: 0.1" and view.locked.value == (0, 1)
+    assert view.table == with_lock(view, 4)
+    view.choices.value = "[[0], [1], [2], [0, 0]]"
+    assert view.locked.label == "no node" and view.table == with_lock(view, None)
+    view.locked.value = ()
+    assert view.table == with_lock(view, 0)
+
+
+def with_lock(view, node):
+    """The tables of what is shown, with a row locked by its number."""
+    shown = {"this tree": view.tree, f"fastest, {FOUND.fastest} nodes": FOUND.best(FOUND.fastest)}
+    return html_comparison(FOUND, shown) + html_buffers(FOUND, view.tree, node)
 
 
 def test_the_yaml_beside_the_tree_can_be_loaded(tmp_path):
@@ -156,8 +209,8 @@ def test_explorer_shows_figure_tables_and_one_line_without_a_front_end(shell):
     view = explorer()
     with capture_output() as captured:
         view._ipython_display_()  # what a notebook calls for the last value of a cell
-    assert captured.stdout == view.summary + "\n"
-    controls, figure, tables = captured.outputs
+    controls, figure, line, tables = captured.outputs
+    assert line.data["text/plain"] == view.summary and captured.stdout == ""
     assert "application/vnd.jupyter.widget-view+json" in controls.data
     assert figure.data[PLOTLY]["layout"]["title"]["text"] == view.figure.layout.title.text
     assert tables.data["text/html"] == view.table
@@ -167,13 +220,14 @@ def test_a_change_replaces_figure_and_tables_in_place(shell):
     view = explorer()
     with capture_output() as captured:
         view.show()
-    _, figure, tables = (output.transient.get("display_id") for output in captured.outputs)
+    _, figure, line, tables = (output.transient.get("display_id") for output in captured.outputs)
     with capture_output() as captured:
         view.nodes.value = 4
         answer()
-    assert [output.transient["display_id"] for output in captured.outputs] == [tables, figure]
+    assert [output.transient["display_id"] for output in captured.outputs] == [line, tables, figure]
     assert all(output.update for output in captured.outputs)
-    assert "4 nodes below the root" in title_in(captured.outputs[1])
+    assert captured.outputs[0].data["text/plain"] == view.summary
+    assert "4 nodes below the root" in title_in(captured.outputs[2])
 
 
 def test_the_shipped_result_can_be_explored():
