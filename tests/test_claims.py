@@ -123,3 +123,20 @@ def test_training_sets_share_the_held_out_texts_and_nothing_else():
         assert [ids.tolist() for ids in found] == [ids.tolist() for ids in held_out.answer_ids]
     with pytest.raises(ValueError, match="has .* tokens"):
         claims.others_text(letters, 10**9)
+
+
+def test_bars_of_training_data_are_the_tokens_per_step_of_each_tree():
+    tokens = {"its own": {"4": 1.61234, "16": 1.8}, "others": {"4": 1.4, "16": 1.5}}
+    small, large = plots.fig_claim_data(tokens).data
+    assert (small.name, large.name) == ("4 nodes", "16 nodes")
+    assert list(small.x) == list(large.x) == ["its own", "others"]
+    assert list(small.y) == [1.6123, 1.4] and list(large.y) == [1.8, 1.5]
+    assert list(small.text) == ["1.61", "1.40"]
+
+
+def test_a_line_of_heads_starts_at_the_first_head():
+    lines = plots.fig_claim_depth({"medusa1": [1.4, 1.6, 1.65432], "gru": [1.5, 1.8]}).data
+    assert [(line.name, list(line.x), list(line.y)) for line in lines] == [
+        ("medusa1", [1, 2, 3], [1.4, 1.6, 1.6543]),
+        ("gru", [1, 2], [1.5, 1.8]),
+    ]
