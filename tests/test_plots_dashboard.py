@@ -68,6 +68,7 @@ def test_a_file_whose_drafted_answers_are_one_token_draws_what_it_can(tmp_path):
     assert found.problems == []
     drawn = {panel.name: panel.draw(found, View("benchmark.json")) for panel in PANELS}
     assert {name for name, figure in drawn.items() if figure is None} == {"Tokens a step"}
+    assert set(drawn["Speed-up by category"].data[0].customdata) == {"-"}
     assert "ours" not in names(drawn["Ours beside the published"])
 
 

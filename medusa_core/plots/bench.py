@@ -94,9 +94,9 @@ def fig_speedup(result: dict) -> go.Figure:
             textposition="outside",
             textangle=-90 if len(rows) > 1 else 0,
             cliponaxis=False,
-            customdata=[each["tokens_per_step"] for each in (row, *own)],
+            customdata=[_two_digits(each["tokens_per_step"]) for each in (row, *own)],
             meta=way(row),
-            hovertemplate="%{x}: %{y:.2f}x at %{customdata:.2f} tokens/step<extra></extra>",
+            hovertemplate="%{x}: %{y:.2f}x at %{customdata} tokens/step<extra></extra>",
         )
     figure.add_hline(y=1, line={"color": COLOURS["plain"], "width": 2, "dash": "dash"})
     figure.update_yaxes(title="times as fast as plain", rangemode="tozero")
@@ -115,6 +115,10 @@ def way(row: dict) -> dict:
 def _label(run: dict) -> str:
     temperature = f", T = {run['temperature']:g}" if run["temperature"] else ""
     return html.escape(f"{run['name']}, {run['acceptance']}{temperature}")
+
+
+def _two_digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _key(row: dict) -> tuple:

@@ -6,6 +6,7 @@ pytest.importorskip("playwright", reason="playwright is not installed: pip insta
 
 from explorer import Explorer
 from playwright.sync_api import expect
+from steps import Steps, go_up_by_one
 
 from medusa_core.plots.replay import PLAY_MS
 from medusa_core.replay import decide_all, rejections
@@ -30,10 +31,11 @@ def test_chapter_10_replays_acceptance(lab, page, picture):
     picture("explore_replay", explorer.figures.first)
 
     play = explorer.output.locator(".widget-play button").first
-    before = explorer.drawing()
+    before, steps = explorer.drawing(), Steps(explorer.row("Step"), ".widget-readout")
     play.press("Space")
-    expect(explorer.value("Step")).to_have_text(str(alone + 1))
     explorer.wait_for_change(before)
+    played = steps.after(1)
+    assert played[0] == alone + 1 and go_up_by_one(played)
     play.press("Space")
 
     explorer.drag("Step", 0.0)
@@ -54,12 +56,11 @@ def test_the_first_play_starts_at_the_first_step_and_pause_holds_it(lab, page):
     explorer = Explorer(notebook.output_of("explore_replay()"))
     play = explorer.output.locator(".widget-play button").first
     expect(explorer.value("Step")).to_have_text("0")
-    for step in ("1", "2", "3"):
-        before = explorer.drawing()
-        if step == "1":
-            play.click()
-        expect(explorer.value("Step")).to_have_text(step)
-        explorer.wait_for_change(before)
+    before, steps = explorer.drawing(), Steps(explorer.row("Step"), ".widget-readout")
+    play.click()
+    explorer.wait_for_change(before)
+    played = steps.after(3)
+    assert played[0] == 1 and go_up_by_one(played)
     play.click()
     shown = explorer.value("Step").text_content()
     page.raw.wait_for_timeout(1.5 * PLAY_MS)
