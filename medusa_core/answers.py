@@ -195,8 +195,8 @@ def fingerprints(model: str, heads_name: str, tree_name: str, drafts: Sequence[s
 
     drafts: ways of guessing, of DRAFTS. Raises HeadsError where there are no such heads.
     """
-    found = {"base": resolve(model) / MANIFEST}
     folder = heads.resolve(DEFAULT_HEADS if heads_name == "none" else heads_name)
+    found = {"base": resolve(model) / MANIFEST}  # the embedded model may have to be made first
     if heads_name != "none":
         found |= {name: folder / name for name in (heads.WEIGHTS_FILE, heads.ADAPTERS_FILE)}
         found["tree"] = _tree_file(tree_name, folder)
