@@ -56,9 +56,11 @@ def replacing_folder(path: Path | str) -> Iterator[Path]:
         if path.exists():
             path.rename(old)  # a folder that is not empty cannot be replaced in one step
         temporary.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
     finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_json(path: Path | str, value: object) -> None:

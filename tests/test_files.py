@@ -1,10 +1,11 @@
 """Files are replaced whole, and lines that were appended come back whole."""
 
 import os
+from pathlib import Path
 
 import pytest
 
-from medusa_core.files import append_line, finished_lines, replacing, write_json
+from medusa_core.files import append_line, finished_lines, replacing, replacing_folder, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -39,3 +40,20 @@ def test_a_damaged_line_is_named(tmp_path):
     path.write_bytes(b'{"n": 1}\n\xff\n')
     with pytest.raises(ValueError, match=r"x\.jsonl:2: not valid JSON"):
         finished_lines(path)
+
+
+def test_a_folder_that_cannot_be_put_in_its_place_leaves_the_one_before(tmp_path, monkeypatch):
+    folder, rename = tmp_path / "report", Path.rename
+    folder.mkdir()
+    (folder / "index.html").write_text("before")
+
+    def fail(path, target):
+        if path.suffix == ".part":
+            raise OSError("no space")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="no space"), replacing_folder(folder) as temporary:
+        (temporary / "index.html").write_text("after")
+    assert (folder / "index.html").read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
