@@ -60,8 +60,6 @@ def tokens_per_step(base, drafting, every, tokens):
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize(("every", "tokens"), SCALES)
 def test_text_is_plain_on_every_question(name, shape, every, tokens):
-    if shape == "tree of its own" and not (heads.resolve(name) / answers.TREE_FILE).is_file():
-        pytest.skip(f"{name} has no {answers.TREE_FILE}")
     base = base_of(name)
     drafter = heads.load(name, base)
     draft_tree = SHAPES[shape] or answers.find_tree("auto", heads.resolve(name))
@@ -74,8 +72,6 @@ def test_text_is_plain_on_every_question(name, shape, every, tokens):
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize(("every", "tokens"), SCALES)
 def test_text_is_plain_where_other_sources_guess_beside_the_heads(name, every, tokens):
-    if not (heads.resolve(name) / answers.PLAN_FILE).is_file():
-        pytest.skip(f"{name} has no {answers.PLAN_FILE}")
     base = base_of(name)
     found = tokens_per_step(base, answers.load_drafting(name, "auto", "both", base), every, tokens)
     print(f"{name} + context: {found:.3f} tokens/step")
