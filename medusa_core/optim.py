@@ -28,7 +28,7 @@ def learning_rate(step: int, total: int, peak: float, warmup: int, final_ratio: 
 def global_norm(gradients: dict) -> float:
     """Euclidean norm of all gradients together.
 
-    Rows are added in float32 and their sums in float64: one float32 sum over an LM head's gradient loses a third of it.
+    Rows are added in float32 and their sums in float64: one float32 sum over an LM head's gradient would stop growing.
     """
     squares = [(g * g).sum(-1) for g in gradients.values()]
     jt.sync(squares)
