@@ -146,7 +146,7 @@ def _step_seconds(each: Contestant, shapes: Mapping[int, Tree], settings: Compar
     sizes = sorted({n for n in ROWS if n < most} | {most})
     by_rows = {rows: Tree.from_paths(guesses[: rows - 1]) for rows in sizes}
     measured = meter.measure(each.base, each.drafter, by_rows, settings.past, settings.cost_rounds)
-    return {STEPS: list(measured.step_seconds)}
+    return {STEPS: list(measured.cost().step_seconds)}
 
 
 def _drafts(found, rows: list[dict], shapes: dict, settings: CompareSettings) -> dict:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 ROWS = (*range(1, 17), 20, 24, 32, 40, 48, 64)
 
@@ -22,3 +25,48 @@ class StepCost:
     def overhead(self, rows: int, drafted: bool = True) -> float:
         """Seconds of a step of `rows` rows, with its draft where `drafted`, over those of plain decoding."""
         return (self.step_seconds[rows - 1] + drafted * self.draft_seconds) / self.step_seconds[0]
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Steps of several sizes, timed in rounds on a machine that changes: one of each size a round.
+
+    rows: (sizes,), ascending from 1; seconds: (rounds, sizes), without the draft; drafts: (rounds,), 0.0 without one.
+    """
+
+    rows: tuple[int, ...]
+    seconds: np.ndarray
+    drafts: np.ndarray
+
+    def cost(self) -> StepCost:
+        """Means over the rounds; sizes between are interpolated, and a larger one never counts as cheaper."""
+        means = never_falling(self.seconds.mean(axis=0).tolist())
+        seconds = np.interp(np.arange(1, self.rows[-1] + 1), self.rows, means)
+        return StepCost(tuple(seconds.tolist()), float(self.drafts.mean()))
+
+    def overheads(self, drafted: bool = True) -> np.ndarray:
+        """Each step, with its round's draft where `drafted`, over the plain step of its round: (rounds, sizes)."""
+        drafts = drafted * self.drafts[:, None] * (np.array(self.rows) > 1)  # (rounds, sizes)
+        return (self.seconds + drafts) / self.seconds[:, :1]
+
+    def seconds_of_a_row(self) -> float:
+        """What one more row costs where arithmetic is all that counts: between the two largest sizes, median."""
+        return float(np.median((self.seconds[:, -1] - self.seconds[:, -2]) / (self.rows[-1] - self.rows[-2])))
+
+    def saved(self) -> dict:
+        """As a result file holds it."""
+        return {"rows": list(self.rows), "seconds": self.seconds.tolist(), "drafts": self.drafts.tolist()}
+
+
+def never_falling(values: Sequence[float]) -> list[float]:
+    """The non-decreasing sequence nearest to `values` by least squares (pool adjacent violators).
+
+    A running maximum would let one slow moment of a small size raise all the larger ones.
+    """
+    pools: list[list[float]] = []  # [mean, how many]
+    for value in values:
+        pools.append([value, 1])
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            (low, m), (high, n) = pools[-1], pools[-2]
+            pools[-2:] = [[(low * m + high * n) / (m + n), m + n]]
+    return [mean for mean, count in pools for _ in range(count)]

@@ -1,14 +1,14 @@
-"""Timing steps on this machine, by their number of rows: the StepCost that trees are chosen by."""
+"""Timing steps on this machine, by their number of rows: the Rounds whose cost trees are chosen by."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from medusa_core import decode
-from medusa_core.cost import StepCost
+from medusa_core.cost import Rounds
 from medusa_core.tree import Tree
 
 
@@ -35,23 +35,20 @@ class Meter:
 
         A processor that has just worked through 64 rows is slow for a while.
         """
+        drafts = []
         for n in self._order.permutation(list(self._trees)).tolist():
             tree = self._trees[n]
-            begin, steps, drafts = time.perf_counter(), [], []
-            while time.perf_counter() < begin + burst or len(steps) < 2:
-                drafted, step = self._step(tree, n)
-                steps.append(step)
-                drafts += [drafted] if drafted else []
-            self._steps[n].append(float(np.median(steps[len(steps) // 2 :])))
-            if drafts:
-                self._drafts.append(float(np.median(drafts[len(drafts) // 2 :])))
+            begin, timed = time.perf_counter(), []
+            while time.perf_counter() < begin + burst or len(timed) < 2:
+                timed.append(self._step(tree, n))
+            drafted, step = np.median(timed[len(timed) // 2 :], axis=0).tolist()
+            self._steps[n].append(step)
+            drafts += [drafted] if n > 1 else []
+        self._drafts.append(float(np.mean(drafts)) if drafts else 0.0)
 
-    def cost(self) -> StepCost:
-        """Means over the rounds; sizes between are interpolated, and a larger one never counts as cheaper."""
-        means = never_falling([float(np.mean(found)) for found in self._steps.values()])
-        sizes = list(self._trees)
-        seconds = np.interp(np.arange(1, sizes[-1] + 1), sizes, means)
-        return StepCost(tuple(seconds.tolist()), float(np.mean(self._drafts)) if self._drafts else 0.0)
+    def rounds(self) -> Rounds:
+        """What the rounds so far have timed."""
+        return Rounds(tuple(self._trees), np.array(list(self._steps.values())).T, np.array(self._drafts))
 
     def _step(self, tree: Tree, n: int) -> tuple[float, float]:
         """Seconds of the draft, 0.0 without one, and of the rest."""
@@ -69,23 +66,9 @@ class Meter:
 
 def measure(
     base, drafter, trees: Mapping[int, Tree], past: int = 256, rounds: int = 30, burst: float = 0.1
-) -> StepCost:
+) -> Rounds:
     """What a Meter finds in so many rounds of bursts of so many seconds."""
     meter = Meter(base, drafter, trees, past)
     for _ in range(rounds):
         meter.round(burst)
-    return meter.cost()
-
-
-def never_falling(values: Sequence[float]) -> list[float]:
-    """The non-decreasing sequence nearest to `values` by least squares (pool adjacent violators).
-
-    A running maximum would let one slow moment of a small size raise all the larger ones.
-    """
-    pools: list[list[float]] = []  # [mean, how many]
-    for value in values:
-        pools.append([value, 1])
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
-            (low, m), (high, n) = pools[-1], pools[-2]
-            pools[-2:] = [[(low * m + high * n) / (m + n), m + n]]
-    return [mean for mean, count in pools for _ in range(count)]
+    return meter.rounds()

@@ -16,7 +16,7 @@ def test_every_number_of_rows_gets_a_time_that_never_falls():
         4: chain(3),
         7: Tree.from_paths([(0,), (1,), (2,), (0, 0), (0, 1), (1, 0)]),
     }
-    measured = meter.measure(base, FakeDrafter(base), trees, past=20, rounds=2, burst=0.01)
+    measured = meter.measure(base, FakeDrafter(base), trees, past=20, rounds=2, burst=0.01).cost()
     assert measured.rows == 7 and measured.draft_seconds > 0
     assert min(measured.step_seconds) > 0 and (np.diff(measured.step_seconds) >= 0).all()
     # rows between two that were measured lie on the line between them
@@ -26,20 +26,16 @@ def test_every_number_of_rows_gets_a_time_that_never_falls():
 
 def test_without_a_drafter_nothing_is_drafted():
     measured = meter.measure(FakeBase(), None, {1: chain(0), 2: chain(1)}, past=8, rounds=1, burst=0.01)
-    assert measured.draft_seconds == 0.0
+    assert measured.drafts.tolist() == [0.0]
 
 
-def test_every_round_counts_the_same(monkeypatch):
+def test_every_round_keeps_its_steps_and_its_draft(monkeypatch):
     own = meter.Meter(FakeBase(), FakeDrafter(FakeBase()), {1: chain(0), 3: chain(2)}, past=8)
     first = {1: (0.0, 2.0), 3: (1.0, 4.0)}  # seconds of draft and step, by rows
     second = {1: (0.0, 4.0), 3: (3.0, 8.0)}
     for clock in (first, second):
         monkeypatch.setattr(own, "_step", lambda tree, n, clock=clock: clock[n])
         own.round(burst=0.0)
-    assert own.cost().step_seconds == (3.0, 4.5, 6.0) and own.cost().draft_seconds == 2.0
-
-
-def test_one_slow_moment_does_not_raise_what_comes_after_it():
-    assert meter.never_falling([1.0, 5.0, 2.0, 2.0, 4.0]) == [1.0, 3.0, 3.0, 3.0, 4.0]
-    assert meter.never_falling([3.0, 2.0, 1.0]) == [2.0, 2.0, 2.0]
-    assert meter.never_falling([1.0, 1.5, 2.0]) == [1.0, 1.5, 2.0]
+    rounds = own.rounds()
+    assert rounds.rows == (1, 3) and rounds.seconds.tolist() == [[2.0, 4.0], [4.0, 8.0]]
+    assert rounds.drafts.tolist() == [1.0, 3.0]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medusa_core import plots
-from medusa_core.cost import StepCost
+from medusa_core.cost import Rounds, StepCost
 from medusa_core.path_shares import PathShares
 
 COST = StepCost(tuple(0.01 * (1 + 0.02 * n + 0.01 * max(0, n - 6) ** 2) for n in range(16)), 0.001)
@@ -16,6 +16,16 @@ def test_step_cost_draws_the_step_with_and_without_the_draft():
     assert list(step.x) == list(range(1, 17)) and step.y[0] == 1.0
     assert draft.y[0] == 1.0 and draft.y[3] == pytest.approx(step.y[3] + 0.1, abs=1e-3)
     assert list(single.y) == list(single.x)
+
+
+def test_each_round_stands_at_the_speed_of_its_plain_step_and_above_what_the_processor_allows():
+    rounds = Rounds((1, 4, 16), np.array([[1.0, 1.5, 4.0], [2.0, 2.0, 6.0]]), np.array([0.5, 0.0]))
+    four, floor, sixteen, _ = plots.fig_balance(rounds, read=4_000_000_000, sizes=(4, 16)).data
+    assert list(four.x) == [4.0, 2.0] and list(four.y) == [2.0, 1.0]  # GB/s; the first round's draft counts
+    assert list(sixteen.y) == [4.5, 3.0]
+    row = np.median([2.5, 4.0]) / 12  # seconds
+    assert floor.y[-1] == pytest.approx(max(1.0, 4 * row / (4.0 / floor.x[-1])), abs=1e-3)
+    assert floor.y[0] == 1.0
 
 
 def test_the_star_stands_on_the_largest_speed_up():

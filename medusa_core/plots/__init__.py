@@ -19,6 +19,7 @@ from medusa_core.plots.joint import fig_gain_and_cost, fig_joint, fig_recipes
 from medusa_core.plots.masks import fig_mask, fig_unrolled
 from medusa_core.plots.peers import fig_peers
 from medusa_core.plots.search import (
+    fig_balance,
     fig_choice,
     fig_context_rates,
     fig_predicted,
@@ -32,6 +33,7 @@ from medusa_core.plots.weights import fig_bytes, fig_rounding
 
 __all__ = [
     "fig_accuracy",
+    "fig_balance",
     "fig_bytes",
     "fig_choice",
     "fig_claim_data",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from medusa_core.cost import StepCost
+from medusa_core.cost import Rounds, StepCost
 from medusa_core.path_shares import PathShares
 from medusa_core.plots.palette import COLOURS, PATTERNS, SYMBOLS, ramp, styled
 
@@ -33,6 +33,31 @@ def fig_step_cost(cost: StepCost, most: int = 64) -> go.Figure:
     figure.update_xaxes(title="rows in a step", type="log", tickvals=[1, 2, 4, 8, 16, 32, 64])
     figure.update_yaxes(title="time, in plain steps", range=[0, float(whole[-1]) * 1.05])
     return styled(figure, "What a step costs on this machine", legend={"x": 0.02, "y": 0.98})
+
+
+def fig_balance(rounds: Rounds, read: int, sizes: Sequence[int] = (4, 8, 12, 16)) -> go.Figure:
+    """Each round's steps over its plain one, against the speed at which that one read its `read` bytes.
+
+    Lines: the larger of the reading and the arithmetic, as if the two overlapped wholly.
+    """
+    rate = read / rounds.seconds[:, 0] / 1e9  # (rounds,) GB/s
+    overheads, row = rounds.overheads(), rounds.seconds_of_a_row()
+    speeds = np.linspace(0.9 * rate.min(), 1.1 * rate.max(), 50)
+    figure = go.Figure()
+    for number, (n, colour) in enumerate(zip(sizes, ramp(len(sizes)))):
+        figure.add_scatter(
+            x=rate.round(3), y=overheads[:, rounds.rows.index(n)].round(4), name=f"{n} rows", mode="markers",
+            marker={"size": 9, "symbol": SYMBOLS[number], "color": colour}, legendgroup=str(n),
+            hovertemplate=f"{n} rows: %{{y:.2f}} plain steps, at %{{x:.0f}} GB/s<extra></extra>",
+        )  # fmt: skip
+        bound = np.maximum(1.0, n * row * speeds * 1e9 / read)
+        figure.add_scatter(
+            x=speeds.round(3), y=bound.round(4), mode="lines", showlegend=False, legendgroup=str(n),
+            line={"color": colour, "width": 2}, hoverinfo="skip",
+        )  # fmt: skip
+    figure.update_xaxes(title="GB/s at which a plain step reads the weights")
+    figure.update_yaxes(title="time, in plain steps")
+    return styled(figure, "The faster the memory, the more a row costs", legend={"x": 0.02, "y": 0.98})
 
 
 def fig_choice(shares: PathShares, cost: StepCost, most: int = 32) -> go.Figure:
