@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from medusa_core import peer_summary
+from medusa_core.cost import StepCost
 from medusa_core.files import replacing
 from medusa_core.runtime import ROOT
 from medusa_core.summary import PLAIN
 
 BEGIN = "<!-- results: begin; written by `python -m medusa_core.readme` -->"
 END = "<!-- results: end -->"
-RESULTS = ("benchmark.json", "train_medusa1.json")
-TREES = "search_trees.json"
-COMPARISON, CLAIMS = "comparison.json", "claims.json"  # may be missing: they take all trained heads
-# May be missing: they take programs that not everybody installs.
-PEERS, TRAINING_SPEED = "peers.json", "training_speed.json"
+FLAT = (8, 12, 16)  # rows whose price the README names
 WHAT = {
     "heads": "nodes below the root of the heads' tree",
     "both": "guesses of the heads to choose from where the context guesses, too",
@@ -26,34 +24,20 @@ WHAT = {
 
 
 def tables(root: Path = ROOT) -> str:
-    """The tables in Markdown, from artifacts/results below `root`."""
-    bench, training = (_read(root / "artifacts" / "results" / name) for name in RESULTS)
-    results = root / "artifacts" / "results"
-    config, machine, nodes = bench["config"], bench["machine"], bench["config"]["choices"]
-    shapes = [f"{len(nodes[drafts])} {what}" for drafts, what in WHAT.items() if drafts in nodes]
-    questions, tokens = bench["summary"][0]["prompts"], config["max_new_tokens"]
-    lines = [
-        f"{questions} questions, up to {tokens} tokens each, on {_machine(machine)}; batch size 1, base in "
-        f"{config['dtype']}, {' and '.join(shapes)}:",
-        "",
-        *_speed(bench),
-        "",
-        f"How often each head's guess is the token that comes, on {training['held_out_positions']:,} answer tokens "
-        f"whose prompts were held out (trained on {training['positions']:,}):",
-        "",
-        *_accuracy(training["summary"]),
-    ]
-    if (results / TREES).exists():
-        lines += ["", *_trees(_read(results / TREES))]
-    if (results / COMPARISON).exists():
-        lines += ["", *_comparison(_read(results / COMPARISON))]
-    if (results / CLAIMS).exists():
-        lines += ["", *_claims(_read(results / CLAIMS))]
-    if (results / PEERS).exists():
-        lines += ["", *_peers(_read(results / PEERS))]
-    if (results / TRAINING_SPEED).exists():
-        lines += ["", *_training_speed(_read(results / TRAINING_SPEED))]
-    return "\n".join(lines)
+    """The tables in Markdown, from artifacts/results below `root`; ValueError names a file that is no good."""
+    folder, parts = root / "artifacts" / "results", []
+    for name, write in (*NEEDED, *OPTIONAL):
+        if (name, write) in OPTIONAL and not (folder / name).exists():
+            continue
+        result = _read(folder / name)
+        try:
+            parts.append("\n".join(write(result)))
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise ValueError(
+                f"{folder / name}: not as this version writes it ({what}); make it again"
+            ) from error
+    return "\n\n".join(parts)
 
 
 def updated(text: str, content: str) -> str:
@@ -65,6 +49,12 @@ def updated(text: str, content: str) -> str:
 
 
 def _speed(bench: dict) -> list[str]:
+    config, nodes = bench["config"], bench["config"]["choices"]
+    shapes = [f"{len(nodes[drafts])} {what}" for drafts, what in WHAT.items() if drafts in nodes]
+    opening = (
+        f"{bench['summary'][0]['prompts']} questions, up to {config['max_new_tokens']} tokens each, on "
+        f"{_machine(bench['machine'])}; batch size 1, base in {config['dtype']}, {' and '.join(shapes)}:"
+    )
     rows = []
     for row, run in zip(bench["summary"], bench["runs"], strict=True):
         plain, samples = row["name"] == PLAIN, run["samples"]
@@ -77,14 +67,18 @@ def _speed(bench: dict) -> list[str]:
         texts = "" if plain else f"{same} of {len(samples)}"
         rows.append([name, acceptance, f"{row['temperature']:g}", speed, *numbers, texts])
     columns = ("heads", "acceptance", "T", "tokens/s", "tokens/step", "overhead", "speed-up")
-    return _markdown([*columns, "same text as base alone"], rows)
+    return [opening, "", *_markdown([*columns, "same text as base alone"], rows)]
 
 
-def _accuracy(summary: list[dict]) -> list[str]:
-    kept = [row for row in summary if row["heads"] == "kept"]
+def _accuracy(training: dict) -> list[str]:
+    opening = (
+        f"How often each head's guess is the token that comes, on {training['held_out_positions']:,} answer tokens "
+        f"whose prompts were held out (trained on {training['positions']:,}):"
+    )
+    kept = [row for row in training["summary"] if row["heads"] == "kept"]
     heads = [f"head {row['head']}" for row in kept]
     rows = [[rank, *(f"{row[rank]:.1%}" for row in kept)] for rank in ("top-1", "top-5")]
-    return _markdown(["", *heads], rows)
+    return [opening, "", *_markdown(["", *heads], rows)]
 
 
 def _peers(result: dict) -> list[str]:
@@ -106,8 +100,9 @@ def _peers(result: dict) -> list[str]:
 def _trees(result: dict) -> list[str]:
     prompts, tokens = result["ways"][0]["prompts"], result["config"]["max_new_tokens"]
     opening = (
-        f"Ways of guessing on {prompts} prompts held out from training, up to {tokens} tokens each, greedy, without "
-        "the prompt's forward; predictions by walking along held-out answers and by measured step times (chapter 08):"
+        f"Ways of guessing on {prompts} prompts held out from training, up to {tokens} tokens each, greedy, on "
+        f"{_machine(result['machine'])}, without the prompt's forward; predictions by walking along held-out answers "
+        "and by measured step times (chapter 08):"
     )
     rows = []
     for way in result["ways"]:
@@ -118,7 +113,16 @@ def _trees(result: dict) -> list[str]:
         cells = [f"{way[key]:.2f}" for key in ("rows_per_step", "tokens_per_step", "overhead")]
         rows.append([way["name"], *cells, f"{way['draft_ms']:.2f}", speed, texts])
     columns = ["", "rows", "tokens/step", "overhead", "draft ms", "speed-up", "same text as plain"]
-    return [opening, "", *_markdown(columns, rows)]
+    return [opening, "", *_markdown(columns, rows), "", _flatness(result)]
+
+
+def _flatness(result: dict) -> str:
+    cost = StepCost(tuple(result["step_seconds"]), result["draft_seconds"])
+    each = _listed(f"{cost.overhead(rows):.2f}" for rows in FLAT)
+    return (
+        f"Timed before that race, steps of {_listed(FLAT)} rows, their drafts included, took {each} plain steps of "
+        f"{1e3 * cost.step_seconds[0]:.1f} ms: means over rounds, while a shared machine changes."
+    )
 
 
 def _comparison(result: dict) -> list[str]:
@@ -181,6 +185,11 @@ def _markdown(head: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
 
 
+def _listed(values: Iterable) -> str:
+    *first, last = map(str, values)
+    return f"{', '.join(first)} and {last}"
+
+
 def _machine(machine: dict) -> str:
     return f"{machine['threads']} threads, {machine['cpu']} ({', '.join(machine['instruction_sets'])})"
 
@@ -192,6 +201,16 @@ def _read(path: Path) -> dict:
         raise ValueError(f"{path}: no such file; `make study PARAMS=params/study.yaml` makes it") from None
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error}); remove it or make it again") from None
+
+
+NEEDED = (("benchmark.json", _speed), ("train_medusa1.json", _accuracy))
+OPTIONAL = (
+    ("search_trees.json", _trees),
+    ("comparison.json", _comparison),  # takes all trained heads, as the claims do
+    ("claims.json", _claims),
+    ("peers.json", _peers),  # takes programs that not everybody installs, as the next does
+    ("training_speed.json", _training_speed),
+)
 
 
 def main(root: Path = ROOT) -> int:

@@ -87,15 +87,23 @@ def test_trees_and_training_speed_are_told_where_they_were_measured(root):
     }
     chain = {**plain, "name": "chain", "tokens_per_step": 1.5, "speedup": 1.25, "predicted_speedup": 1.3}
     ways = [{**way, "identical": 7, "prompts": 8} for way in (plain, chain)]
-    (folder / "search_trees.json").write_text(json.dumps({"config": {"max_new_tokens": 64}, "ways": ways}))
+    machine = {"cpu": "Test CPU", "threads": 2, "instruction_sets": ["AVX2"]}
+    seconds = [0.008] * 7 + [0.010] * 4 + [0.012] * 4 + [0.015]
+    search = {"config": {"max_new_tokens": 64}, "machine": machine, "ways": ways}
+    search |= {"step_seconds": seconds, "draft_seconds": 0.001}
+    (folder / "search_trees.json").write_text(json.dumps(search))
     speed = {"teacher_weight": 0.5, "training_seconds": {"jittor": 600, "torch": 900}}
     training = {"positions": 130000, "epochs": 4}
-    machine = {"cpu": "Test CPU", "threads": 2, "instruction_sets": ["AVX2"]}
     content = {"training": training, "machine": machine, "rows": [speed]}
     (folder / "training_speed.json").write_text(json.dumps(content))
     assert readme.main(root) == 0
     text = (root / "README.md").read_text()
     assert "| chain | 1.00 | 1.50 | 1.00 | 0.00 | 1.25 (1.30 predicted) | 7 of 8 |" in text
+    assert (
+        "steps of 8, 12 and 16 rows, their drafts included, took 1.38, 1.62 and 2.00 plain steps of 8.0 ms"
+        in text
+    )
+    assert "up to 64 tokens each, greedy, on 2 threads, Test CPU (AVX2), without the prompt's forward" in text
     assert "with the teacher term 10.0 minutes in Jittor, 15.0 in torch" in text
     assert "in turns, on 2 threads, Test CPU (AVX2): " in text
 
@@ -140,6 +148,19 @@ def test_a_damaged_result_is_named_and_changes_nothing(root, capsys):
     before = (root / "README.md").read_text()
     assert readme.main(root) == 1
     assert "claims.json: not JSON (Expecting value" in capsys.readouterr().err
+    assert (root / "README.md").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "name", ["benchmark.json", "search_trees.json", "comparison.json", "claims.json", "peers.json"]
+)
+def test_a_result_of_another_version_is_named_and_changes_nothing(root, capsys, name):
+    (root / "artifacts" / "results" / name).write_text(
+        '{"summary": [{}], "config": {}, "heads": [], "ways": []}'
+    )
+    before = (root / "README.md").read_text()
+    assert readme.main(root) == 1
+    assert f"{name}: not as this version writes it (" in capsys.readouterr().err
     assert (root / "README.md").read_text() == before
 
 
