@@ -75,7 +75,7 @@ def onednn_library() -> Path | None:
 
 
 def instruction_sets() -> list[str]:
-    """The vector instruction sets of this CPU that the kernels know, weakest first."""
+    """What this CPU multiplies vectors and matrices with, weakest first; the kernels use all of it but AMX."""
     known = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 bf16", "amx_bf16": "AMX bf16"}
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
