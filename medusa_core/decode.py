@@ -76,6 +76,7 @@ def medusa(
     deepest = DEEPEST if plan else tree.max_depth
     while not done and (length := int(cache.length[0])) < context:
         times = {}
+        clock.lap()  # what the caller did since the last step belongs to no phase
         if length + deepest >= context:
             draft = Draft(ROOT_ONLY, [token], [0.0], ("root",))
         elif plan:

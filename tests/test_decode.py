@@ -1,6 +1,7 @@
 """Decoding: Medusa gives the plain text on any tree, stops where it should, and says what it did."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import fake_decoding
 import numpy as np
@@ -135,6 +136,16 @@ def test_steps_say_what_was_proposed_and_what_became_of_it(base):
         assert [step.reason[node] for node in step.path[1:]] == ["accepted"] * (len(step.path) - 1)
         assert step.tokens[: len(step.path) - 1] == step.node_tokens[list(step.path[1:])].tolist()
         length += len(step.path)
+
+
+def test_what_the_caller_does_between_steps_belongs_to_no_phase(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(decode, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    spent = []
+    for step in decode.plain(fake_decoding.FakeBase(), PROMPT[:2], 5):
+        spent.append(sum(step.times.values()))
+        now[0] += 60.0
+    assert spent == [0.0] * 5
 
 
 def test_unknown_acceptance_is_refused(base):
