@@ -227,7 +227,10 @@ def test_the_users_jittor_configuration_is_not_touched(tmp_path):
     compiler.write_text("#!/bin/sh\n[ \"$1\" = --version ] && echo 'g++ 12.2.0' && exit\nexit 1\n")
     compiler.chmod(0o755)
     done = python(
-        "from medusa_core import runtime; runtime.start()", cc_path=str(compiler), HOME=str(tmp_path)
+        "from medusa_core import runtime; runtime.start()",
+        cc_path=str(compiler),
+        HOME=str(tmp_path),
+        XDG_CACHE_HOME="",  # as where it is not set
     )
     assert "could not be compiled" in done.stderr  # far enough: the folder is chosen before
     assert not (tmp_path / ".cache" / "jittor").exists()
