@@ -26,9 +26,8 @@ WHAT = {
 def tables(root: Path = ROOT) -> str:
     """The tables in Markdown, from artifacts/results below `root`; ValueError names a file that is no good."""
     folder, parts = root / "artifacts" / "results", []
-    for name, write in (*NEEDED, *OPTIONAL):
-        if (name, write) in OPTIONAL and not (folder / name).exists():
-            continue
+    present = [(name, write) for name, write in OPTIONAL if (folder / name).exists()]
+    for name, write in (*NEEDED, *present):
         result = _read(folder / name)
         try:
             parts.append("\n".join(write(result)))
