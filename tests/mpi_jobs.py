@@ -43,10 +43,15 @@ def joint(folder: Path, **changes) -> dict:
     return train2.train_jointly(config, base, token_set(60))
 
 
-def curves(folder: Path) -> None:
+def curves(folder: Path, **changes) -> None:
     """Two trainings, one after the other."""
-    heads(folder / "heads alone")
-    joint(folder / "joint")
+    heads(folder / "heads alone", **changes)
+    joint(folder / "joint", **changes)
+
+
+def curves_in_parts(folder: Path) -> None:
+    """The same with updates computed in two parts."""
+    curves(folder, micro_batches=2)
 
 
 def answers(folder: Path) -> TokenSet:

@@ -123,7 +123,8 @@ def test_untrained_heads_give_the_bases_own_logits(base, output):
     model = heads.create(config(base, **changes), base, ids)
     hidden = base.states(np.arange(20))
     own = model.base_logits(jt_array(hidden)).numpy()
-    assert np.array_equal(model(jt_array(hidden)).numpy(), np.stack([own] * K))
+    # A library's product of three times as many rows may add in another order.
+    np.testing.assert_allclose(model(jt_array(hidden)).numpy(), np.stack([own] * K), rtol=1e-5, atol=1e-5)
 
 
 def test_only_heads_are_parameters(base):

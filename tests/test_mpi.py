@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import mpi_jobs
@@ -30,20 +31,34 @@ def artifacts(monkeypatch):
     monkeypatch.setattr(runtime, "ARTIFACTS", runtime.ARTIFACTS)
 
 
-def together(job: str, folder: Path) -> subprocess.CompletedProcess:
-    """Let two processes do a job of mpi_jobs.py."""
+def alone(job: str, folder: Path, launcher: Sequence[str] = ()) -> subprocess.CompletedProcess:
+    """Let one process do a job of mpi_jobs.py, with one thread: sums may depend on the number of threads."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [*MPIRUN, sys.executable, str(ROOT / "tests" / "mpi_jobs.py"), job, str(folder)]
+    command = [*launcher, sys.executable, str(ROOT / "tests" / "mpi_jobs.py"), job, str(folder)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def together(job: str, folder: Path) -> subprocess.CompletedProcess:
+    """Let two processes do a job, with one thread each."""
+    return alone(job, folder, MPIRUN)
+
+
+def trained(run, job: str, folder: Path) -> Path:
+    done = run(job, folder)
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
 @pytest.fixture(scope="module")
 def curves(tmp_path_factory):
     """Folder of what two processes trained."""
-    folder = tmp_path_factory.mktemp("curves")
-    done = together("curves", folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+    return trained(together, "curves", tmp_path_factory.mktemp("curves"))
+
+
+@pytest.fixture(scope="module")
+def curves_of_one(tmp_path_factory):
+    """Folder of what one process trained."""
+    return trained(alone, "curves", tmp_path_factory.mktemp("curves_of_one"))
 
 
 def tensors(folder: Path) -> dict[str, np.ndarray]:
@@ -70,27 +85,26 @@ def same_bits(one: Path, two: Path) -> bool:
 # ---------------------------------------------------------------- training
 
 
-@pytest.mark.parametrize("name, job", [("heads alone", mpi_jobs.heads), ("joint", mpi_jobs.joint)])
-def test_two_processes_give_the_bits_of_one_that_computes_updates_in_two_parts(curves, tmp_path, name, job):
-    job(tmp_path, micro_batches=2)
-    assert same_bits(tmp_path, curves / name)
-    assert history(tmp_path) == history(curves / name)
+def test_two_processes_give_the_bits_of_one_that_computes_updates_in_two_parts(curves, tmp_path):
+    trained(alone, "curves_in_parts", tmp_path)
+    for name in ("heads alone", "joint"):
+        assert same_bits(tmp_path / name, curves / name), name
+        assert history(tmp_path / name)["train"] == history(curves / name)["train"], name
 
 
-@pytest.mark.parametrize("name, job", [("heads alone", mpi_jobs.heads), ("joint", mpi_jobs.joint)])
-def test_two_processes_give_the_loss_curve_of_one(curves, tmp_path, name, job):
-    """Sums of float32 in another order: 1e-7 of a gradient, which some hundred updates carry on."""
-    job(tmp_path)
-    one, two = history(tmp_path), history(curves / name)
+# Sums of float32 in another order are 1e-7 of a gradient, which some hundred updates carry on. Those of adapters begin
+# at zero, and AdamW's first steps are as long whatever the size of a gradient.
+@pytest.mark.parametrize("name, tolerance", [("heads alone", 1e-4), ("joint", 1e-2)])
+def test_two_processes_give_the_loss_curve_of_one(curves, curves_of_one, name, tolerance):
+    one, two = history(curves_of_one / name), history(curves / name)
     assert one["train"][-1]["loss"] < one["train"][0]["loss"]
     for key in ("train", "held_out"):
         losses = [[entry["loss"] for entry in own[key]] for own in (one, two)]
-        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+        np.testing.assert_allclose(losses[1], losses[0], rtol=tolerance)
 
 
-def test_hidden_states_are_those_of_one_process(curves, tmp_path):
-    mpi_jobs.heads(tmp_path)
-    folders = [sorted((root / "cache").glob("hidden-*")) for root in (tmp_path, curves / "heads alone")]
+def test_hidden_states_are_those_of_one_process(curves, curves_of_one):
+    folders = [sorted((root / "heads alone" / "cache").glob("hidden-*")) for root in (curves_of_one, curves)]
     assert [path.name for path in folders[0]] == [path.name for path in folders[1]] and len(folders[0]) == 2
     for one, two in zip(*folders):
         assert (one / "states.bin").read_bytes() == (two / "states.bin").read_bytes()
