@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from medusa_core import answers, data, peers, ranks, text
+from medusa_core import answers, calibrate, data, peers, ranks, text
 from medusa_core.answers import Drafting, Settings, SettingsError
 from medusa_core.bench_play import Mode, Player, asked, play, spread
 from medusa_core.files import write_json
@@ -185,6 +185,7 @@ def measure(settings: BenchSettings, questions: Sequence[Mapping], name: str) ->
         drafts: answers.load_drafting(settings.heads, settings.tree, drafts, base)
         for drafts in settings.drafts
     }
+    calibrate.warn(settings.heads, settings.tree, settings.drafts)
     partial = ARTIFACTS / "results" / f"{name}.partial.jsonl"
     tokenizer = text.load_tokenizer(base.folder)
     recorded = {"files_sha256": files, "adapters_sha256": base.adapters}

@@ -17,7 +17,7 @@ from medusa_core.answers import Drafting, Settings, SettingsError
 from medusa_core.differences import first_difference
 from medusa_core.files import append_line, finished_lines
 from medusa_core.machine import resident_mib
-from medusa_core.stamp import stamp
+from medusa_core.stamp import PROCESSOR, stamp
 from medusa_core.summary import PLAIN, by_category, summarise
 
 VERSION = 1
@@ -182,7 +182,7 @@ def begin(partial: Path | None, config: dict, key: str = "question_id") -> tuple
     Raises SettingsError when it is of another config or processor.
     """
     machine = stamp()
-    content = json.dumps([config, machine["cpu"], machine["threads"]], sort_keys=True)
+    content = json.dumps([config, [machine[key] for key in PROCESSOR]], sort_keys=True)
     header = {"settings_sha256": hashlib.sha256(content.encode()).hexdigest(), "machine": machine}
     if partial is None:
         return machine, {}

@@ -141,10 +141,7 @@ def _counted(each: Contestant, held_out: TokenSet, settings: CompareSettings) ->
 def _step_seconds(each: Contestant, shapes: Mapping[int, Tree], settings: CompareSettings) -> dict:
     """Seconds of a step by rows; drafts of the largest tree come between, as in decoding."""
     most = max(*shapes, settings.candidates) + 1
-    falling = [0.5 / (rank + 1) for rank in range(40)]  # any guesses: only the time counts
-    guesses = trees.search([falling] * each.drafter.config.num_heads, most - 1).choices
-    sizes = sorted({n for n in ROWS if n < most} | {most})
-    by_rows = {rows: Tree.from_paths(guesses[: rows - 1]) for rows in sizes}
+    by_rows = meter.any_trees(each.drafter.config.num_heads, sorted({n for n in ROWS if n < most} | {most}))
     measured = meter.measure(each.base, each.drafter, by_rows, settings.past, settings.cost_rounds)
     return {STEPS: list(measured.cost().step_seconds)}
 
@@ -262,7 +259,7 @@ def write_plans(result: dict) -> None:
             row, result["step_seconds"], result["context_rates"], result["config"]["data"]
         )
         measured = {"model": result["config"]["model"], "heads": row["name"], "machine": result["machine"]}
-        plans.save(folder / answers.PLAN_FILE, plan, **measured)
+        plans.save(folder / answers.PLAN_FILE, plan, shares_of(row), **measured)
 
 
 def table(result: dict) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from medusa_core import answers, data, heads, ranks, text
+from medusa_core import answers, calibrate, data, heads, ranks, text
 from medusa_core.answers import Drafting, Settings, SettingsError
 from medusa_core.files import append_line, finished_lines, write_json
 from medusa_core.model_folder import sha256
@@ -214,6 +214,7 @@ def _run(options: argparse.Namespace) -> None:
 
     base = answers.load_base(options.model, options.heads, options.dtype)
     drafting = answers.load_drafting(options.heads, options.tree, options.drafts, base)
+    calibrate.warn(options.heads, options.tree, [options.drafts])
     tokenizer = text.load_tokenizer(base.folder)
     write_json(settings_file(options.out), recorded)
     generate(base, tokenizer, drafting, questions, settings, options.turns, options.out)

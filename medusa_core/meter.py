@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from medusa_core import decode
 from medusa_core.cost import Rounds
-from medusa_core.tree import Tree
+from medusa_core.tree import Tree, search
+
+
+def any_trees(depth: int, sizes: Iterable[int]) -> dict[int, Tree]:
+    """A tree of each size, the root counted, for so many heads; of any guesses, which do not change what it costs."""
+    falling = [0.5 / (rank + 1) for rank in range(40)]
+    guesses = search([falling] * depth, max(sizes) - 1).choices
+    return {size: Tree.from_paths(guesses[: size - 1]) for size in sizes}
 
 
 class Meter:

@@ -56,6 +56,6 @@ class PathShares:
         expected = 1.0 + np.cumsum([0.0, *list(self.share.values())[:nodes]])
         return np.array([value / cost.overhead(n + 1, drafted=n > 0) for n, value in enumerate(expected)])
 
-    def choose(self, cost: StepCost) -> Tree:
-        """The tree with the most expected tokens per second on the machine that `cost` was measured on."""
-        return self.best(int(np.argmax(self.curve(cost))))
+    def choose(self, cost: StepCost, least: int = 0) -> Tree:
+        """The tree of `least` nodes below the root or more with the most expected tokens per second at that cost."""
+        return self.best(least + int(np.argmax(self.curve(cost)[least:])))

@@ -25,7 +25,7 @@ from medusa_core.peer_process import PeerError, PeerProcess
 from medusa_core.peer_summary import REFERENCE, summarise, table
 from medusa_core.peer_worker import PEERS, LlamaCpp, Ours
 from medusa_core.runtime import ARTIFACTS, ROOT
-from medusa_core.stamp import stamp
+from medusa_core.stamp import PROCESSOR, stamp
 
 VERSION = 2  # says which question each measurement of the memory belongs to
 BYTES_PER_WEIGHT = 2  # bfloat16
@@ -145,7 +145,7 @@ def _begin(partial: Path, config: dict) -> tuple[dict, dict]:
         return found, {}
     before = rows[0]
     differ = [key for key in config if before.get("config", {}).get(key) != config[key]]
-    differ += [key for key in ("cpu", "threads") if before.get("machine", {}).get(key) != found[key]]
+    differ += [key for key in PROCESSOR if before.get("machine", {}).get(key) != found[key]]
     if differ:
         raise SettingsError(
             f"{partial} holds part of a benchmark of peers with other {', '.join(differ)}: "

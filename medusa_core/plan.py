@@ -15,11 +15,13 @@ from medusa_core.files import write_json
 from medusa_core.grow import DEEPEST, Draft, HeadGuesses, Sources, grow
 from medusa_core.heads.context import LONGEST, ContextIndex
 from medusa_core.heads.corpus import Corpus
+from medusa_core.path_shares import PathShares
 from medusa_core.tree import Tree, TreeError
 
 # Where the text's best guess is likelier than this, heads add less than their draft costs (held-out text: 2.40 tokens a
 # step with Medusa-1 asked in 6 steps of 10, 2.37 if it is always asked).
 SURE = 0.5
+PATHS = 64  # whose shares a plan file keeps
 
 
 class PlanError(ValueError):
@@ -59,11 +61,16 @@ class Plan:
         return grow(text[-1], sources, self.cost, asked)
 
 
-def save(path, plan: Plan, **more) -> None:
-    """Write a plan as JSON, without its corpus; `more` says what it was measured with."""
+def save(path, plan: Plan, shares: PathShares, **more) -> None:
+    """Write a plan as JSON, without its corpus.
+
+    shares: how often paths of the heads' guesses are right, by which a tree is chosen for another machine. `more` says
+    what it was measured with, `machine` on which (a stamp).
+    """
     content = {"step_seconds": [round(seconds, 7) for seconds in plan.cost.step_seconds]}
     content |= {"draft_seconds": round(plan.cost.draft_seconds, 7)}
     content |= {"choices": [list(path) for path in plan.tree.choices]}
+    content |= {"shares": [[list(path), round(n, 6)] for path, n in list(shares.share.items())[:PATHS]]}
     content |= {"rates": [round(float(rate), 6) for rate in plan.rates], "data": plan.data}
     write_json(Path(path), {**content, **more})
 
@@ -71,15 +78,15 @@ def save(path, plan: Plan, **more) -> None:
 def load(path) -> Plan:
     """Read a plan written by `save`. Raises PlanError naming the file and the fault."""
     path = Path(path)
+    raw = read(path)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
         cost = StepCost(tuple(map(float, raw["step_seconds"])), float(raw["draft_seconds"]))
         rates, tree = tuple(map(float, raw["rates"])), Tree.from_paths(raw["choices"])
     except TreeError as error:
         raise PlanError(f"{path}: key choices: {error}") from None
     except (KeyError, TypeError, ValueError) as error:
         keys = "step_seconds, draft_seconds, choices and rates"
-        raise PlanError(f"{path}: expected a JSON object with {keys} ({error!r})") from None
+        raise PlanError(f"{path}: expected numbers, or lists of them, under {keys} ({error!r})") from None
     if not cost.step_seconds or min(cost.step_seconds) <= 0 or cost.draft_seconds < 0:
         raise PlanError(
             f"{path}: step_seconds must be positive, for 1, 2, ... rows, and draft_seconds 0 or more"
@@ -89,3 +96,32 @@ def load(path) -> Plan:
     if not isinstance(data := raw.get("data", ""), str):
         raise PlanError(f"{path}: data must be the name of a file, not {data!r}")
     return Plan(cost, tree, rates, data=data)
+
+
+def read_shares(path) -> PathShares:
+    """Read how often paths are right from a file written by `save`. Raises PlanError naming the file and the fault."""
+    try:
+        shares = PathShares({tuple(guesses): float(share) for guesses, share in read(path)["shares"]})
+        shares.best(len(shares.share))
+    except TreeError as error:
+        raise PlanError(f"{path}: key shares: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise PlanError(
+            f"{path}: key shares: expected pairs of a path and how often it is right, as chapter 08 writes them "
+            f"({error!r})"
+        ) from None
+    values = list(shares.share.values())
+    if values != sorted(values, reverse=True) or not all(0 <= value <= 1 for value in values):
+        raise PlanError(f"{path}: key shares: expected shares from 0 to 1, the largest first")
+    return shares
+
+
+def read(path) -> dict:
+    """The content of a plan file. Raises PlanError where it is no JSON object."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PlanError(f"{path}: expected a JSON object ({error})") from None
+    if not isinstance(content, dict):
+        raise PlanError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content

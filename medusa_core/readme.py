@@ -54,6 +54,18 @@ def _speed(bench: dict) -> list[str]:
         f"{bench['summary'][0]['prompts']} questions, up to {config['max_new_tokens']} tokens each, on "
         f"{_machine(bench['machine'])}; batch size 1, base in {config['dtype']}, {' and '.join(shapes)}:"
     )
+    return [opening, "", *_speed_table(bench)]
+
+
+def _speed_without_avx512(bench: dict) -> list[str]:
+    opening = (
+        f"The same questions on a processor without AVX-512, on {_machine(bench['machine'])}, with the tree and the "
+        "plan that `python -m medusa_core.calibrate` chose there:"
+    )
+    return [opening, "", *_speed_table(bench)]
+
+
+def _speed_table(bench: dict) -> list[str]:
     rows = []
     for row, run in zip(bench["summary"], bench["runs"], strict=True):
         plain, samples = row["name"] == PLAIN, run["samples"]
@@ -66,7 +78,7 @@ def _speed(bench: dict) -> list[str]:
         texts = "" if plain else f"{same} of {len(samples)}"
         rows.append([name, acceptance, f"{row['temperature']:g}", speed, *numbers, texts])
     columns = ("heads", "acceptance", "T", "tokens/s", "tokens/step", "overhead", "speed-up")
-    return [opening, "", *_markdown([*columns, "same text as base alone"], rows)]
+    return _markdown([*columns, "same text as base alone"], rows)
 
 
 def _accuracy(training: dict) -> list[str]:
@@ -204,6 +216,7 @@ def _read(path: Path) -> dict:
 
 NEEDED = (("benchmark.json", _speed), ("train_medusa1.json", _accuracy))
 OPTIONAL = (
+    ("benchmark_avx2.json", _speed_without_avx512),  # takes such a machine
     ("search_trees.json", _trees),
     ("comparison.json", _comparison),  # takes all trained heads, as the claims do
     ("claims.json", _claims),

@@ -12,6 +12,7 @@ from medusa_core import machine
 from medusa_core.runtime import ROOT
 
 PACKAGES = ("jittor", "numpy", "transformers", "tokenizers")
+PROCESSOR = ("cpu", "instruction_sets", "threads", "gpu")  # where these differ, times are another machine's
 
 
 def stamp() -> dict:

@@ -13,6 +13,7 @@ from medusa_core.data import write_tokens
 from medusa_core.files import write_json
 from medusa_core.heads import CONFIG_FILE
 from medusa_core.heads.context import LONGEST
+from medusa_core.path_shares import PathShares
 from medusa_core.plan import Plan
 from medusa_core.tree import Tree
 
@@ -33,7 +34,7 @@ def folder(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / CONFIG_FILE).write_text("{}")
     plan = Plan(StepCost((1.0, 1.1, 1.2)), Tree.from_paths([(0,)]), RATES, data="answers.parquet")
-    plans.save(folder / "plan.json", plan)
+    plans.save(folder / "plan.json", plan, PathShares({(0,): 0.5}))
     return folder
 
 

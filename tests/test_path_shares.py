@@ -51,7 +51,9 @@ def test_the_machine_decides_how_many_nodes_pay():
     free = StepCost((1.0,) * 8)
     assert shares.choose(free).size == 5
     assert shares.choose(StepCost((1.0, 1.1, 1.2, 3.0, 3.0))).size == 3
-    assert shares.choose(StepCost((1.0, 1.1, 1.2, 3.0, 3.0), draft_seconds=5.0)).size == 1
+    dear = StepCost((1.0, 1.1, 1.2, 3.0, 3.0), draft_seconds=5.0)
+    assert shares.choose(dear).size == 1
+    assert shares.choose(dear, least=1).size == 3
     assert shares.curve(StepCost((1.0, 2.0, 2.0), 1.0)).tolist() == pytest.approx([1.0, 1.5 / 3, 1.75 / 3])
 
 

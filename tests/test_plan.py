@@ -11,10 +11,12 @@ from medusa_core import plan as plans
 from medusa_core.cost import StepCost
 from medusa_core.grow import DEEPEST
 from medusa_core.heads.context import LONGEST, ContextIndex
+from medusa_core.path_shares import PathShares
 from medusa_core.plan import Plan, PlanError
 from medusa_core.tree import Tree, dense
 
 FLAT = StepCost((1.0,) * 64)
+SHARES = PathShares({(0,): 0.5, (0, 0): 0.25, (1,): 0.125})
 RATES = (0.0, *(0.5 + 0.4 * min(length, 8) / 8 for length in range(1, LONGEST + 1)))
 
 
@@ -117,10 +119,11 @@ def test_a_plan_survives_its_file(tmp_path):
     plan = Plan(
         StepCost((0.01, 0.012), 0.001), Tree.from_paths([(0,), (0, 0)]), RATES, data="artifacts/x.parquet"
     )
-    plans.save(tmp_path / "plan.json", plan, model="x")
+    plans.save(tmp_path / "plan.json", plan, SHARES, model="x")
     back = plans.load(tmp_path / "plan.json")
     assert back.cost == plan.cost and back.tree.choices == plan.tree.choices
     assert back.rates == pytest.approx(plan.rates) and back.data == plan.data
+    assert plans.read_shares(tmp_path / "plan.json") == SHARES
 
 
 @pytest.mark.parametrize(
@@ -132,20 +135,39 @@ def test_a_plan_survives_its_file(tmp_path):
         ({"rates": [0.0, 0.5]}, "rates must be 17 numbers"),
         ({"rates": [2.0] * 17}, "from 0 to 1"),
         ({"choices": [[0, 0]]}, r"key choices: path \[0, 0\] has no parent"),
-        ({"choices": None}, "expected a JSON object with step_seconds"),
+        ({"choices": None}, "expected numbers, or lists of them, under step_seconds"),
         ({"data": 3}, "data must be the name of a file, not 3"),
     ],
 )
 def test_a_broken_plan_is_refused_by_file_and_key(tmp_path, change, message):
     path = tmp_path / "plan.json"
-    plans.save(path, Plan(FLAT, Tree.from_paths([(0,)]), RATES))
+    plans.save(path, Plan(FLAT, Tree.from_paths([(0,)]), RATES), SHARES)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(PlanError, match=message) as error:
         plans.load(path)
     assert str(error.value).startswith(str(path))
-    path.write_text("{")
-    with pytest.raises(PlanError, match=r"plan\.json: expected a JSON object"):
-        plans.load(path)
+    for broken in ("{", "[]"):
+        path.write_text(broken)
+        with pytest.raises(PlanError, match=r"plan\.json: expected a JSON object"):
+            plans.load(path)
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        (None, "expected pairs of a path and how often it is right, as chapter 08 writes them"),
+        ([[[0], "often"]], "expected pairs"),
+        ([[[0, 0], 0.5]], r"path \[0, 0\] has no parent"),
+        ([[[0], 0.2], [[1], 0.4]], "the largest first"),
+        ([[[0], 1.5]], "from 0 to 1"),
+    ],
+)
+def test_broken_shares_are_refused_by_file_and_key(tmp_path, shares, message):
+    path = tmp_path / "plan.json"
+    plans.save(path, Plan(FLAT, Tree.from_paths([(0,)]), RATES), SHARES)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "shares": shares}))
+    with pytest.raises(PlanError, match=rf"plan\.json: key shares: .*{message}"):
+        plans.read_shares(path)
 
 
 def test_heads_are_not_asked_for_a_tree_without_guesses():
