@@ -20,7 +20,7 @@ from medusa_core.contestants import Contestant
 from medusa_core.cost import StepCost
 from medusa_core.heads import PLAN_FILE, TREE_FILE
 from medusa_core.report import text_table
-from medusa_core.stamp import PROCESSOR, stamp
+from medusa_core.stamp import PROCESSOR, in_words, stamp
 
 
 def calibrate(
@@ -78,8 +78,8 @@ def warn(name: str, tree_name: str, drafts: Sequence[str]) -> None:
     if not there or all(there.get(key) == here[key] for key in PROCESSOR) or not ranks.first():
         return
     print(
-        f"note: {path} was measured on another machine ({there.get('cpu')}). The text is the same on all; for speed, "
-        f"measure this one: python -m medusa_core.calibrate --heads {name}",
+        f"note: {path} was measured on another machine, {in_words(there)}; this one has {in_words(here)}. The text is "
+        f"the same on all. For speed, measure this one: python -m medusa_core.calibrate --heads {name}",
         file=sys.stderr,
     )
 
@@ -90,7 +90,9 @@ def parser() -> argparse.ArgumentParser:
         description="Measure what checking guesses costs on this machine, and choose trees and plans for it.",
         epilog="Renews plan.json and tree.json beside the heads. Texts do not depend on them, speed does.",
     )
-    cli.add_argument("--heads", nargs="+", help="shipped names or folders (default: all that are shipped)")
+    cli.add_argument(
+        "--heads", nargs="+", help="shipped names or folders (default: all shipped ones that have a plan)"
+    )
     cli.add_argument(
         "--model", default="embedded", help='"embedded" or a converted model folder (default: %(default)s)'
     )
@@ -108,11 +110,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.rounds < 1 or options.past < 1:
             raise SettingsError("--rounds and --past must be at least 1")
-        names = options.heads or heads.available()
+        planned = [name for name in heads.available() if (heads.resolve(name) / PLAN_FILE).is_file()]
+        if not (names := options.heads or planned):
+            raise SettingsError(f"no heads with a {PLAN_FILE} in {heads.folder_of_names()}")
         steps, chosen = calibrate(names, options.model, options.rounds, options.past)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted; the same command begins anew.", file=sys.stderr)
+        return 130
     costs = [{"rows": n, "ms": 1e3 * steps[n - 1], "t(n) / t(1)": steps[n - 1] / steps[0]} for n in cost.ROWS]
     print(text_table(costs), text_table(chosen), sep="\n\n")
     return 0

@@ -111,7 +111,7 @@ def read_shares(path) -> PathShares:
             f"({error!r})"
         ) from None
     values = list(shares.share.values())
-    if values != sorted(values, reverse=True) or not all(0 <= value <= 1 for value in values):
+    if not values or values != sorted(values, reverse=True) or not all(0 <= value <= 1 for value in values):
         raise PlanError(f"{path}: key shares: expected shares from 0 to 1, the largest first")
     return shares
 

@@ -11,6 +11,7 @@ from medusa_core import peer_summary
 from medusa_core.cost import StepCost
 from medusa_core.files import replacing
 from medusa_core.runtime import ROOT
+from medusa_core.stamp import in_words
 from medusa_core.summary import PLAIN
 
 BEGIN = "<!-- results: begin; written by `python -m medusa_core.readme` -->"
@@ -52,15 +53,15 @@ def _speed(bench: dict) -> list[str]:
     shapes = [f"{len(nodes[drafts])} {what}" for drafts, what in WHAT.items() if drafts in nodes]
     opening = (
         f"{bench['summary'][0]['prompts']} questions, up to {config['max_new_tokens']} tokens each, on "
-        f"{_machine(bench['machine'])}; batch size 1, base in {config['dtype']}, {' and '.join(shapes)}:"
+        f"{in_words(bench['machine'])}; batch size 1, base in {config['dtype']}, {' and '.join(shapes)}:"
     )
     return [opening, "", *_speed_table(bench)]
 
 
 def _speed_without_avx512(bench: dict) -> list[str]:
     opening = (
-        f"The same questions on a processor without AVX-512, on {_machine(bench['machine'])}, with the tree and the "
-        "plan that `python -m medusa_core.calibrate` chose there:"
+        f"The questions of the first table on a processor without AVX-512, on {in_words(bench['machine'])}, with the "
+        "tree and the plan that `python -m medusa_core.calibrate` chose there:"
     )
     return [opening, "", *_speed_table(bench)]
 
@@ -96,7 +97,7 @@ def _peers(result: dict) -> list[str]:
     config, found = result["config"], result["summary"]
     opening = (
         f"Beside other programs, all answering the same {found[0]['questions']} questions in turns in one run, up to "
-        f"{config['max_new_tokens']} tokens each, on {_machine(result['machine'])}; tokens/s with the prompt and "
+        f"{config['max_new_tokens']} tokens each, on {in_words(result['machine'])}; tokens/s with the prompt and "
         "without loading, median over the questions:"
     )
     rows = []
@@ -112,7 +113,7 @@ def _trees(result: dict) -> list[str]:
     prompts, tokens = result["ways"][0]["prompts"], result["config"]["max_new_tokens"]
     opening = (
         f"Ways of guessing on {prompts} prompts held out from training, up to {tokens} tokens each, greedy, on "
-        f"{_machine(result['machine'])}, without the prompt's forward; predictions by walking along held-out answers "
+        f"{in_words(result['machine'])}, without the prompt's forward; predictions by walking along held-out answers "
         "and by measured step times (chapter 08):"
     )
     rows = []
@@ -142,7 +143,7 @@ def _comparison(result: dict) -> list[str]:
     same, all_of = (sum(row[key] for row in lossless) for key in ("identical", "prompts"))
     nodes = list(rows[0]["tokens_per_step"])
     opening = (
-        f"All trained heads, on {_machine(result['machine'])}. Top-1 and tokens/step: along held-out greedy answers, "
+        f"All trained heads, on {in_words(result['machine'])}. Top-1 and tokens/step: along held-out greedy answers, "
         "which are easier to guess than those of the table before, half of them sampled; recurrent heads (gated, gru, "
         "lstm, redrafter) hear the true tokens before each guess. Tokens/step: with the best trees of "
         f"{nodes[0]} to {nodes[-1]} nodes of other answers. Speed-up: measured in one race of "
@@ -188,7 +189,7 @@ def _training_speed(result: dict) -> list[str]:
         ours, torch = (row["training_seconds"][engine] / 60 for engine in ("jittor", "torch"))
         parts.append(f"{what} {ours:.1f} minutes in Jittor, {torch:.1f} in torch")
     opening = f"Training four heads on {training['positions']:,} cached states, {training['epochs']} passes, "
-    opening += f"by the time of an update, in turns, on {_machine(result['machine'])}"
+    opening += f"by the time of an update, in turns, on {in_words(result['machine'])}"
     return [f"{opening}: {'; '.join(parts)}."]
 
 
@@ -199,10 +200,6 @@ def _markdown(head: list[str], rows: list[list[str]]) -> list[str]:
 def _listed(values: Iterable) -> str:
     *first, last = map(str, values)
     return f"{', '.join(first)} and {last}"
-
-
-def _machine(machine: dict) -> str:
-    return f"{machine['threads']} threads, {machine['cpu']} ({', '.join(machine['instruction_sets'])})"
 
 
 def _read(path: Path) -> dict:

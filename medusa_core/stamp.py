@@ -34,6 +34,11 @@ def stamp() -> dict:
     }
 
 
+def in_words(machine: dict) -> str:
+    """What a stamp says of the processor."""
+    return f"{machine['threads']} threads, {machine['cpu']} ({', '.join(machine['instruction_sets'])})"
+
+
 def cpu_model() -> str | None:
     """The processor's name as the system gives it."""
     try:

@@ -81,6 +81,10 @@ def test_the_command_prints_tables_or_what_is_wrong(root, folders, monkeypatch, 
     monkeypatch.setattr(cost, "ROWS", (1, 2, 4))
     assert calibrate.main(["--heads", "two", "--model", str(root / "model")]) == 0
     assert "expected speed-up" in capsys.readouterr().out
+    for folder in folders:
+        (folder / "plan.json").unlink()
+    assert calibrate.main([]) == 1
+    assert "no heads with a plan.json in" in capsys.readouterr().err
     assert calibrate.main(["--heads", "three"]) == 1
     assert "error: " in capsys.readouterr().err
     assert calibrate.main(["--rounds", "0"]) == 1

@@ -160,6 +160,7 @@ def test_a_broken_plan_is_refused_by_file_and_key(tmp_path, change, message):
         ([[[0, 0], 0.5]], r"path \[0, 0\] has no parent"),
         ([[[0], 0.2], [[1], 0.4]], "the largest first"),
         ([[[0], 1.5]], "from 0 to 1"),
+        ([], "from 0 to 1"),
     ],
 )
 def test_broken_shares_are_refused_by_file_and_key(tmp_path, shares, message):

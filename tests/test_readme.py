@@ -66,6 +66,17 @@ def test_tables_say_what_the_result_files_say(root):
     assert (root / "README.md").read_text() == text
 
 
+def test_a_benchmark_without_avx512_has_a_table_of_its_own(root):
+    folder = root / "artifacts" / "results"
+    bench = json.loads((folder / "benchmark.json").read_text())
+    bench["machine"]["cpu"] = "Old CPU"
+    bench["summary"][2]["speedup"] = 1.11
+    (folder / "benchmark_avx2.json").write_text(json.dumps(bench))
+    assert readme.main(root) == 0
+    before, after = (root / "README.md").read_text().split("without AVX-512, on 2 threads, Old CPU (AVX2)")
+    assert "| 1.30 | 1 of 2 |" in before and "| 1.11 | 1 of 2 |" in after
+
+
 def test_a_run_without_steps_has_no_tokens_per_step(root):
     file = root / "artifacts" / "results" / "benchmark.json"
     bench = json.loads(file.read_text())
@@ -152,7 +163,15 @@ def test_a_damaged_result_is_named_and_changes_nothing(root, capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["benchmark.json", "search_trees.json", "comparison.json", "claims.json", "peers.json"]
+    "name",
+    [
+        "benchmark.json",
+        "benchmark_avx2.json",
+        "search_trees.json",
+        "comparison.json",
+        "claims.json",
+        "peers.json",
+    ],
 )
 def test_a_result_of_another_version_is_named_and_changes_nothing(root, capsys, name):
     (root / "artifacts" / "results" / name).write_text(
