@@ -78,8 +78,8 @@ def warn(name: str, tree_name: str, drafts: Sequence[str]) -> None:
     if not there or all(there.get(key) == here[key] for key in PROCESSOR) or not ranks.first():
         return
     print(
-        f"note: {path} was measured on another machine, {in_words(there)}; this one has {in_words(here)}. The text is "
-        f"the same on all. For speed, measure this one: python -m medusa_core.calibrate --heads {name}",
+        f"note: {path} was measured on another machine, {in_words(there)}; this one has {in_words(here)}. Greedy and "
+        f"exact texts are the same on all. For speed, measure this one: python -m medusa_core.calibrate --heads {name}",
         file=sys.stderr,
     )
 
@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
     cli = argparse.ArgumentParser(
         prog="python -m medusa_core.calibrate",
         description="Measure what checking guesses costs on this machine, and choose trees and plans for it.",
-        epilog="Renews plan.json and tree.json beside the heads. Texts do not depend on them, speed does.",
+        epilog="Renews plan.json and tree.json beside the heads. Greedy and exact texts do not depend on them.",
     )
     cli.add_argument(
         "--heads", nargs="+", help="shipped names or folders (default: all shipped ones that have a plan)"
