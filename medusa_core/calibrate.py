@@ -10,8 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-
-from tqdm import tqdm
+from pathlib import Path
 
 from medusa_core import answers, contestants, cost, heads, meter, ranks, tree
 from medusa_core import plan as plans
@@ -19,8 +18,11 @@ from medusa_core.answers import SettingsError
 from medusa_core.contestants import Contestant
 from medusa_core.cost import StepCost
 from medusa_core.heads import PLAN_FILE, TREE_FILE
+from medusa_core.path_shares import PathShares
+from medusa_core.plan import Plan
 from medusa_core.report import text_table
 from medusa_core.stamp import PROCESSOR, in_words, stamp
+from medusa_core.tree import Tree
 
 
 def calibrate(
@@ -48,8 +50,7 @@ def calibrate(
         here = StepCost(steps, drafts[name][known[name].tree.size])
         chosen = shares[name].choose(here, least=1)  # who asks for heads gets some, also where none pay
         measured = {"model": model, "heads": name, "machine": machine}
-        plans.save(path, replace(known[name], cost=here), shares[name], **measured)
-        tree.save(chosen, path.with_name(TREE_FILE), name=f"machine-{chosen.size}-rows")
+        write(path.parent, chosen, replace(known[name], cost=here), shares[name], **measured)
         row = {"heads": name, "draft ms": here.draft_seconds * 1e3, "rows": chosen.size}
         rows.append({**row, "expected speed-up": shares[name].expected(chosen) / here.overhead(chosen.size)})
     return steps, rows
@@ -57,10 +58,14 @@ def calibrate(
 
 def _step_seconds(contestant: Contestant, rounds: int, past: int) -> tuple[float, ...]:
     shapes = meter.any_trees(contestant.drafter.config.num_heads, cost.ROWS)
-    timer = meter.Meter(contestant.base, contestant.drafter, shapes, past)
-    for _ in tqdm(range(rounds), desc="timing steps"):
-        timer.round()
-    return timer.rounds().cost().step_seconds
+    measured = meter.measure(contestant.base, contestant.drafter, shapes, past, rounds, progress=True)
+    return measured.cost().step_seconds
+
+
+def write(folder: Path, chosen: Tree, plan: Plan, shares: PathShares, **measured) -> None:
+    """Put a tree and a plan into a heads folder; shares and measured: as `plan.save` takes them."""
+    tree.save(chosen, folder / TREE_FILE, name=f"machine-{chosen.size}-rows")
+    plans.save(folder / PLAN_FILE, plan, shares, **measured)
 
 
 def warn(name: str, tree_name: str, drafts: Sequence[str]) -> None:
@@ -73,9 +78,11 @@ def warn(name: str, tree_name: str, drafts: Sequence[str]) -> None:
         return
     name = answers.DEFAULT_HEADS if name == "none" else name
     path = heads.resolve(name) / PLAN_FILE
-    there = plans.read(path).get("machine") if path.is_file() else None
+    there = plans.read(path).get("machine") if path.is_file() and ranks.first() else None
+    if not isinstance(there, dict) or not there.keys() >= set(PROCESSOR):
+        return
     here = stamp()
-    if not there or all(there.get(key) == here[key] for key in PROCESSOR) or not ranks.first():
+    if all(there[key] == here[key] for key in PROCESSOR):
         return
     print(
         f"note: {path} was measured on another machine, {in_words(there)}; this one has {in_words(here)}. Greedy and "

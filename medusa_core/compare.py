@@ -10,9 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from medusa_core import answers, bench_play, contestants, data, heads, heads_race, meter, ranks, text
-from medusa_core import plan as plans
-from medusa_core import tree as trees
+from medusa_core import bench_play, calibrate, contestants, data, heads, heads_race, meter, ranks, text
 from medusa_core.answers import SettingsError
 from medusa_core.bench import BenchSettings
 from medusa_core.contestants import Contestant
@@ -160,10 +158,10 @@ def _choose(row: dict, steps: list[float], drafts: Mapping[str, float], settings
     """Add to a row the tree for this machine, with what it should bring."""
     shares = shares_of(row)
     smallest = min(map(int, drafts))
-    curve = shares.curve(StepCost(tuple(steps), drafts[str(smallest)]))[: settings.candidates + 1]
-    nodes = 1 + int(curve[1:].argmax())  # at least one, also where no tree pays
-    row["tree"] = [list(path) for path in shares.best(nodes).choices]
-    row["expected_speedup"] = float(curve[nodes])
+    cost = StepCost(tuple(steps[: settings.candidates + 1]), drafts[str(smallest)])
+    tree = shares.choose(cost, least=1)  # also where none pays
+    row["tree"] = [list(path) for path in tree.choices]
+    row["expected_speedup"] = shares.expected(tree) / cost.overhead(tree.size)
 
 
 def _flat(row: dict, speed: dict) -> dict:
@@ -253,13 +251,12 @@ def write_plans(result: dict) -> None:
     find them.
     """
     for row in result["heads"]:
-        folder, tree = heads.resolve(row["name"]), Tree.from_paths(row["tree"])
-        trees.save(tree, folder / answers.TREE_FILE, name=f"machine-{tree.size}-rows")
         plan = heads_race.plan_of(
             row, result["step_seconds"], result["context_rates"], result["config"]["data"]
         )
         measured = {"model": result["config"]["model"], "heads": row["name"], "machine": result["machine"]}
-        plans.save(folder / answers.PLAN_FILE, plan, shares_of(row), **measured)
+        folder, tree = heads.resolve(row["name"]), Tree.from_paths(row["tree"])
+        calibrate.write(folder, tree, plan, shares_of(row), **measured)
 
 
 def table(result: dict) -> str:

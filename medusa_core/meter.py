@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+from tqdm import tqdm
 
 from medusa_core import decode
 from medusa_core.cost import Rounds
@@ -72,10 +73,16 @@ class Meter:
 
 
 def measure(
-    base, drafter, trees: Mapping[int, Tree], past: int = 256, rounds: int = 30, burst: float = 0.1
+    base,
+    drafter,
+    trees: Mapping[int, Tree],
+    past: int = 256,
+    rounds: int = 30,
+    burst: float = 0.1,
+    progress: bool = False,
 ) -> Rounds:
     """What a Meter finds in so many rounds of bursts of so many seconds."""
     meter = Meter(base, drafter, trees, past)
-    for _ in range(rounds):
+    for _ in tqdm(range(rounds), desc="timing steps", disable=not progress):
         meter.round(burst)
     return meter.rounds()

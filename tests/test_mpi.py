@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import mpi_jobs
@@ -31,20 +32,20 @@ def artifacts(monkeypatch):
     monkeypatch.setattr(runtime, "ARTIFACTS", runtime.ARTIFACTS)
 
 
-def alone(job: str, folder: Path, launcher: Sequence[str] = ()) -> subprocess.CompletedProcess:
-    """Let one process do a job of mpi_jobs.py, with one thread: sums may depend on the number of threads."""
+def run(launcher: Sequence[str], job: str, folder: Path) -> subprocess.CompletedProcess:
+    """Let processes do a job of mpi_jobs.py, each with one thread: sums may depend on the number of threads."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [*launcher, sys.executable, str(ROOT / "tests" / "mpi_jobs.py"), job, str(folder)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
-def together(job: str, folder: Path) -> subprocess.CompletedProcess:
-    """Let two processes do a job, with one thread each."""
-    return alone(job, folder, MPIRUN)
+alone = partial(run, ())  # one process
+together = partial(run, MPIRUN)  # two
 
 
-def trained(run, job: str, folder: Path) -> Path:
-    done = run(job, folder)
+def trained(processes, job: str, folder: Path) -> Path:
+    """The folder, with what `alone` or `together` trained."""
+    done = processes(job, folder)
     assert done.returncode == 0, done.stderr
     return folder
 
