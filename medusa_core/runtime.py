@@ -1,5 +1,6 @@
 """Starts Jittor safely: environment, oneDNN, cache, threads, signals, and on a GPU where there is one."""
 
+import argparse
 import atexit
 import contextlib
 import ctypes
@@ -226,6 +227,14 @@ def import_utils(home: Path) -> ModuleType:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+    initialize = jittor_utils.pool_initializer
+
+    def deaf_to_ctrl_c() -> None:
+        initialize()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    # Ctrl-C reaches the processes that compile, too; one that dies with their queue's lock would keep us from leaving.
+    jittor_utils.pool_initializer = deaf_to_ctrl_c
     # In a notebook Jittor would write through this cell's stream for ever; ipykernel captures C++ anyway.
     jittor_utils.is_in_ipynb = False
     return jittor_utils
@@ -284,4 +293,5 @@ def _progress(console: TextIO, cache: Path) -> Iterator[None]:
 if __name__ == "__main__":
     from medusa_core.doctor import main
 
+    argparse.ArgumentParser("python -m medusa_core.runtime", description=main.__doc__).parse_args()
     sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import html
 import json
 import secrets
@@ -182,4 +183,5 @@ def main(root: Path = runtime.ROOT) -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser("python -m medusa_core.site", description=main.__doc__).parse_args()
     sys.exit(main())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from medusa_core import doctor, machine, runtime, stamp
 
 
-def python(code, **environment):
+def python(code, seconds=600, **environment):
     """Run code in a fresh interpreter far from the repository; returns the completed process."""
     inherited = {name: value for name, value in os.environ.items() if name not in STARTED_ENVIRONMENT}
     return subprocess.run(
@@ -21,7 +22,7 @@ def python(code, **environment):
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=seconds,
     )
 
 
@@ -169,6 +170,21 @@ def test_ctrl_c_raises_keyboard_interrupt(warm):
         "    print('interrupted')\n"
     )
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
+def test_ctrl_c_at_a_terminal_ends_a_program_whose_jittor_has_compiled(warm):
+    done = python(
+        "import os, signal\n"
+        "os.setsid()\n"  # a terminal interrupts all processes of a group: here, this one and those that compile
+        "from medusa_core import runtime\n"
+        "runtime.start()\n"
+        "import jittor_utils\n"
+        "jittor_utils.run_cmds([], '', '')\n"  # which is enough to start them
+        "os.killpg(0, signal.SIGINT)\n"
+        "import time; time.sleep(10)\n",
+        seconds=60,
+    )
+    assert done.returncode == -signal.SIGINT and "KeyboardInterrupt" in done.stderr
 
 
 def test_a_killed_child_does_not_end_the_process(warm):
