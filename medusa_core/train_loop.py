@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from medusa_core import checkpoint, files, ranks, runtime
+from medusa_core import checkpoint, files, heads, ranks, runtime
 from medusa_core.data import read_tokens
 from medusa_core.losses import head_weights, learned_counts
 from medusa_core.train_config import TrainError, Training
@@ -102,7 +102,7 @@ def finished(config: Training, key: str, weights: Path) -> dict | None:
 
 def _finished(config: Training, key: str, weights: Path) -> dict | None:
     path = runtime.ROOT / config.run / HISTORY
-    if not (path.is_file() and weights.is_file()):
+    if not (path.is_file() and weights.is_file() and weights.with_name(heads.CONFIG_FILE).is_file()):
         return None
     try:
         history = json.loads(path.read_text(encoding="utf-8"))
@@ -259,7 +259,7 @@ def _restore(path: Path, task: Task, config: Training) -> dict:
         raise TrainError(f"{path} is of another run ({'; '.join(changed)}): delete it or name another run")
     shapes = {name: tuple(value.shape) for name, value in task.model.state_dict().items()}
     expected = {f"{kind}/{name}": shape for kind in "pmv" for name, shape in shapes.items()}
-    checkpoint.require(tensors, expected, str(path))
+    checkpoint.require(checkpoint.shapes_of(tensors), expected, str(path))
     _load(task, tensors, header["updates"])
     return {name: header[name] for name in ("step", "recent", "history")}
 

@@ -251,6 +251,17 @@ def test_a_finished_run_is_read_and_not_repeated(tiny, monkeypatch):
     assert again == history and all(np.array_equal(same[name], tensors[name]) for name in tensors)
 
 
+def test_a_run_that_died_before_its_heads_were_whole_is_not_taken_for_finished(tiny, tmp_path):
+    _, tensors = tiny("a")
+    (config,) = tmp_path.rglob("config.json")
+    written = config.read_text()
+    config.unlink()
+    _, same = tiny("a", resume=True)
+    assert config.read_text() == written and all(
+        np.array_equal(same[name], tensors[name]) for name in tensors
+    )
+
+
 @pytest.mark.parametrize("changed", ["settings", "heads", "data"])
 def test_a_finished_run_of_something_else_is_repeated(tiny, tmp_path, changed):
     history, tensors = tiny("a")
