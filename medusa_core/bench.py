@@ -11,7 +11,7 @@ from pathlib import Path
 from medusa_core import answers, calibrate, data, peers, ranks, text
 from medusa_core.answers import Drafting, Settings, SettingsError
 from medusa_core.bench_play import Mode, Player, asked, play, spread
-from medusa_core.files import write_json
+from medusa_core.files import file_name, write_json
 from medusa_core.runtime import ARTIFACTS
 from medusa_core.summary import PLAIN, table
 
@@ -142,7 +142,9 @@ def parser() -> argparse.ArgumentParser:
         help="MT-bench .jsonl or a ShareGPT file (default: the 80 of this study)",
     )
     cli.add_argument("--limit", type=int, help="use N questions, taken from every category in turn")
-    cli.add_argument("--name", default="bench", help="of the result file (default: %(default)s)")
+    cli.add_argument(
+        "--name", type=file_name, default="bench", help="of the result file (default: %(default)s)"
+    )
     return cli
 
 

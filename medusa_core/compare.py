@@ -16,7 +16,7 @@ from medusa_core.bench import BenchSettings
 from medusa_core.contestants import Contestant
 from medusa_core.cost import ROWS, StepCost
 from medusa_core.data import TokenSet
-from medusa_core.files import append_line, write_json
+from medusa_core.files import append_line, file_name, write_json
 from medusa_core.heads import context
 from medusa_core.heads import corpus as corpora
 from medusa_core.heads.corpus import Corpus
@@ -209,7 +209,9 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", "of the sampling")
     cli.add_argument("--questions", type=Path, default=ARTIFACTS / "data" / "questions.jsonl",
                      help="MT-bench .jsonl of the race (default: the 80 of this study)")  # fmt: skip
-    cli.add_argument("--name", default="comparison", help="of the result file (default: %(default)s)")
+    cli.add_argument(
+        "--name", type=file_name, default="comparison", help="of the result file (default: %(default)s)"
+    )
     cli.add_argument(
         "--write-plans", action="store_true", help="put tree.json and plan.json beside the heads"
     )

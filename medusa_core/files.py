@@ -12,6 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def file_name(text: str) -> str:
+    """Return `text` if it can name a file in a folder that is given; raises ValueError where it leads elsewhere."""
+    if Path(text).name != text or text.startswith("."):
+        raise ValueError(f"{text!r} is not the name of a file")
+    return text
+
+
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block ends without an error.

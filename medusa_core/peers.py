@@ -19,7 +19,7 @@ from medusa_core import answers, convert, data, heads, machine, peer_process, te
 from medusa_core.answers import SettingsError
 from medusa_core.bench_play import spread
 from medusa_core.config import ModelConfig
-from medusa_core.files import append_line, finished_lines, replacing, write_json
+from medusa_core.files import append_line, file_name, finished_lines, replacing, write_json
 from medusa_core.model_folder import read_json, sha256
 from medusa_core.peer_process import PeerError, PeerProcess
 from medusa_core.peer_summary import REFERENCE, summarise, table
@@ -260,7 +260,9 @@ def parser() -> argparse.ArgumentParser:
         default=sys.executable,
         help="interpreter of the environment that holds the other programs (default: this one)",
     )
-    cli.add_argument("--name", default="peers", help="of the result file (default: %(default)s)")
+    cli.add_argument(
+        "--name", type=file_name, default="peers", help="of the result file (default: %(default)s)"
+    )
     return cli
 
 
