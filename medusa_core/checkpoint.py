@@ -16,7 +16,16 @@ from safetensors.numpy import save_file
 from medusa_core.files import replacing
 from medusa_core.pickles import CheckpointError, load_pickle
 
-__all__ = ["CheckpointError", "load", "load_pickle", "open_safetensors", "require", "save", "write_failure"]
+__all__ = [
+    "CheckpointError",
+    "load",
+    "load_pickle",
+    "open_safetensors",
+    "require",
+    "save",
+    "shapes_of",
+    "write_failure",
+]
 
 SHOWN_PROBLEMS = 8  # a wrong model size misshapes every tensor; the first few say it
 
@@ -57,14 +66,19 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     return tensors, json.loads(metadata["header"])
 
 
-def require(tensors: dict[str, np.ndarray], shapes: dict[str, tuple], where: str) -> None:
+def shapes_of(tensors: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor."""
+    return {name: array.shape for name, array in tensors.items()}
+
+
+def require(found: dict[str, tuple], shapes: dict[str, tuple], where: str) -> None:
     """Raise CheckpointError naming the missing, unexpected and misshapen tensors, if there are any."""
-    problems = [f"missing {name} {tuple(shape)}" for name, shape in shapes.items() if name not in tensors]
-    problems += [f"unexpected {name} {array.shape}" for name, array in tensors.items() if name not in shapes]
+    problems = [f"missing {name} {tuple(shape)}" for name, shape in shapes.items() if name not in found]
+    problems += [f"unexpected {name} {shape}" for name, shape in found.items() if name not in shapes]
     problems += [
-        f"{name} has shape {tensors[name].shape}, expected {tuple(shape)}"
+        f"{name} has shape {found[name]}, expected {tuple(shape)}"
         for name, shape in shapes.items()
-        if name in tensors and tensors[name].shape != tuple(shape)
+        if name in found and found[name] != tuple(shape)
     ]
     if problems:
         hidden = len(problems) - SHOWN_PROBLEMS

@@ -16,7 +16,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from medusa_core.checkpoint import CheckpointError, load_pickle, open_safetensors, require
+from medusa_core.checkpoint import CheckpointError, load_pickle, open_safetensors, require, shapes_of
 from medusa_core.config import ConfigError, ModelConfig
 from medusa_core.files import replacing, write_json
 from medusa_core.gguf_model import GGUFError, GGUFModel
@@ -181,7 +181,7 @@ def _half(tensors: Iterable, config: ModelConfig, dtype: str, where: Path) -> di
                 "tie_word_embeddings; set that to false to keep both"
             )
         del cast["lm_head.weight"]
-    require(cast, tensor_shapes(config), str(where))
+    require(shapes_of(cast), tensor_shapes(config), str(where))
     return cast
 
 

@@ -14,6 +14,7 @@ A base model is handed to everything that needs one, never inherited from. What 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import ml_dtypes
@@ -91,7 +92,7 @@ class Llama(jt.Module):
     with. On CUDA both are half precision; on the CPU, where Jittor has no such products, float32 with bfloat16 values.
     """
 
-    def __init__(self, config: ModelConfig, weights: dict[str, np.ndarray], dtype: str = "bfloat16"):
+    def __init__(self, config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "bfloat16"):
         super().__init__()
         self.config = config
         self._rounds = dtype == "bfloat16" and not jt.flags.use_cuda
@@ -104,7 +105,9 @@ class Llama(jt.Module):
             if value.ndim == 2 and dtype == "bfloat16":
                 value = value.astype(ml_dtypes.bfloat16)
             value = jt.array(value.astype(np.float32))
-            setattr(self, attribute, value if value.ndim == 1 else value.cast(half))
+            value = value if value.ndim == 1 else value.cast(half)
+            value.sync()  # now, or all of them wait in float32 for the first forward
+            setattr(self, attribute, value)
         self._names.setdefault("lm_head.weight", self._names["model.embed_tokens.weight"])  # tied
         self._adapters = None
         self._rope = rope.tables(config, config.max_position_embeddings)

@@ -9,7 +9,8 @@ B starts at zero, so untrained adapters change nothing. They are attached to the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +157,7 @@ def read(path: Path, model: ModelConfig, base_folder: Path) -> tuple[LoraConfig,
             f"{path}: made for another base model than {base_folder}; name the one it was trained on"
         )
     config = LoraConfig(**header["lora"])
-    checkpoint.require(tensors, parameter_shapes(model, config), str(path))
+    checkpoint.require(checkpoint.shapes_of(tensors), parameter_shapes(model, config), str(path))
     for name, value in tensors.items():
         if not np.isfinite(value.astype(np.float32)).all():
             raise LoraError(f"{path}: tensor {name} holds numbers that are not finite")
@@ -172,14 +173,14 @@ def load(path: Path, model: ModelConfig, base_folder: Path) -> Adapters:
 
 
 def merge_into(
-    model: ModelConfig, weights: dict[str, np.ndarray], path: Path, base_folder: Path
-) -> tuple[ModelConfig, dict[str, np.ndarray]]:
+    model: ModelConfig, weights: Mapping[str, np.ndarray], path: Path, base_folder: Path
+) -> tuple[ModelConfig, Mapping[str, np.ndarray]]:
     """Return configuration and weights of the adapted base; the merged matrices are float32, `weights` stays.
 
     An adapted LM head that was tied to the embedding becomes a matrix of its own. Errors as `read`.
     """
     config, tensors = read(path, model, base_folder)
-    merged = dict(weights)
+    merged = {}
     for name in matrices(model, config.lm_head):
         tied = name == "lm_head" and model.tie_word_embeddings
         weight = weights["model.embed_tokens.weight" if tied else f"{name}.weight"].astype(np.float32)
@@ -187,7 +188,7 @@ def merge_into(
         merged[f"{name}.weight"] = weight + config.scale * (up @ down)
     if config.lm_head:
         model = dataclasses.replace(model, tie_word_embeddings=False)
-    return model, merged
+    return model, ChainMap(merged, weights)
 
 
 def _weights_digest(folder: Path) -> str:

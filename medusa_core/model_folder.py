@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,10 +57,39 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def read_model(folder: Path) -> tuple[ModelConfig, dict[str, np.ndarray]]:
-    """Read a model folder's configuration and weights, after checking them against the manifest.
+class Weights(Mapping):
+    """The tensors of a safetensors file by name; each is read when it is asked for, so that a model need not fit twice.
 
-    Returns the weights in the folder's half precision (`ml_dtypes.bfloat16` or float16), named and shaped as
+    Raises CheckpointError naming the file when it is missing or damaged.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        with open_safetensors(path) as file:
+            self._names = list(file.keys())
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(f"{self._path}: no tensor {name}")
+        with open_safetensors(self._path) as file:
+            return file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor, without reading them."""
+        with open_safetensors(self._path) as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in self._names}
+
+
+def read_model(folder: Path) -> tuple[ModelConfig, Weights]:
+    """Read a model folder's configuration, and its weights as they are asked for, after checking the manifest.
+
+    The weights have the folder's half precision (`ml_dtypes.bfloat16` or float16), names and shapes as
     `tensor_shapes` says. Raises ConvertError or CheckpointError naming the file that is missing or changed.
     """
     folder = Path(folder)
@@ -71,10 +100,9 @@ def read_model(folder: Path) -> tuple[ModelConfig, dict[str, np.ndarray]]:
                 f"{folder / name}: not what {MANIFEST} says; delete the folder and convert again"
             )
     config = ModelConfig.from_hf(read_json(folder / "config.json"), where=str(folder / "config.json"))
-    with open_safetensors(folder / WEIGHTS) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-    require(tensors, tensor_shapes(config), str(folder / WEIGHTS))
-    return config, tensors
+    weights = Weights(folder / WEIGHTS)
+    require(weights.shapes(), tensor_shapes(config), str(folder / WEIGHTS))
+    return config, weights
 
 
 def read_manifest(folder: Path) -> dict:

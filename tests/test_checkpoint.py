@@ -14,7 +14,7 @@ from oracles.make_pickle_fixtures import FIXTURES, expected
 from safetensors.numpy import save_file
 
 from medusa_core import checkpoint
-from medusa_core.checkpoint import CheckpointError, load, load_pickle, require, save
+from medusa_core.checkpoint import CheckpointError, load, load_pickle, require, save, shapes_of
 
 
 def tensors() -> dict[str, np.ndarray]:
@@ -120,7 +120,7 @@ def test_a_write_that_the_system_cuts_off_leaves_nothing(tmp_path):
 
 
 def test_require_names_missing_unexpected_and_misshapen_tensors():
-    found = {"a": np.zeros((2, 3)), "extra": np.zeros(1)}
+    found = shapes_of({"a": np.zeros((2, 3)), "extra": np.zeros(1)})
     with pytest.raises(CheckpointError) as caught:
         require(found, {"a": (3, 2), "b": (4,)}, "heads.safetensors")
     for part in (
@@ -130,7 +130,7 @@ def test_require_names_missing_unexpected_and_misshapen_tensors():
         "a has shape (2, 3), expected (3, 2)",
     ):
         assert part in str(caught.value)
-    require({"a": np.zeros((3, 2))}, {"a": (3, 2)}, "heads.safetensors")
+    require({"a": (3, 2)}, {"a": (3, 2)}, "heads.safetensors")
 
 
 @pytest.mark.parametrize("name", ["torch_zip.bin", "torch_legacy.bin"])

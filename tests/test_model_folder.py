@@ -2,6 +2,7 @@
 
 import pytest
 
+from medusa_core.checkpoint import CheckpointError
 from medusa_core.convert import ConvertError, read_model, resolve
 
 
@@ -25,3 +26,14 @@ def test_resolve_takes_model_folders_and_says_how_to_make_one(converted, hub):
         ConvertError, match=rf"not a model folder.*python -m medusa_core\.convert {hub} --out"
     ):
         resolve(str(hub))
+
+
+def test_weights_are_read_when_they_are_asked_for(converted):
+    _, weights = read_model(converted)
+    held = {name: array.shape for name, array in weights.items()}
+    assert held == weights.shapes() and len(weights) == len(held)
+    with pytest.raises(KeyError, match=r"model\.safetensors: no tensor lm_head\.bias"):
+        weights["lm_head.bias"]
+    (converted / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: no such file"):
+        weights[next(iter(held))]

@@ -124,7 +124,7 @@ def load(name_or_folder, base):
     path = folder / WEIGHTS_FILE
     tensors, _ = checkpoint.load(path)
     # All shapes before the heads are built: a wrong draft vocabulary would fail less clearly there.
-    checkpoint.require(tensors, kind(config.kind).shapes(config), str(path))
+    checkpoint.require(checkpoint.shapes_of(tensors), kind(config.kind).shapes(config), str(path))
     heads = create(config, base, tensors.get("draft_ids"), str(path))
     heads.load_tensors(tensors)
     return heads

@@ -3,15 +3,13 @@
 #include <sys/mman.h>
 
 #include <cstdint>
-#include <cstring>
 
 namespace medusa {
 
-// Copy `size` bytes to freshly allocated memory, asking for large pages first. Where there are none, nothing is lost.
-static void place(const void* from, void* to, size_t size) {
-    const uintptr_t page = 4096, begin = ((uintptr_t)to + page - 1) / page * page, end = (uintptr_t)to + size;
+// Ask for large pages under `size` bytes that nothing has been written to yet. Where there are none, nothing is lost.
+static void use_large_pages(void* memory, size_t size) {
+    const uintptr_t page = 4096, begin = ((uintptr_t)memory + page - 1) / page * page, end = (uintptr_t)memory + size;
     if (end > begin) madvise((void*)begin, end - begin, MADV_HUGEPAGE);
-    memcpy(to, from, size);
 }
 
 }  // namespace medusa

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from medusa_core import rope, runtime
 from medusa_core.cache import Cache
 from medusa_core.config import ModelConfig
-from medusa_core.kernels.ops import STAGES, Kernels, place
+from medusa_core.kernels.ops import STAGES, Kernels, place, room
 from medusa_core.kernels.pack import pack, unpack_rows
 from medusa_core.kernels.walk import walks
 
@@ -39,7 +41,12 @@ class KernelModel:
     """
 
     def __init__(
-        self, config: ModelConfig, weights: dict[str, np.ndarray], dtype: str = "bfloat16", isa=None, dot=None
+        self,
+        config: ModelConfig,
+        weights: Mapping[str, np.ndarray],
+        dtype: str = "bfloat16",
+        isa=None,
+        dot=None,
     ):
         if config.head_dim % 16 or config.hidden_size % 16 or config.intermediate_size % 16:
             raise ValueError(
@@ -50,8 +57,14 @@ class KernelModel:
         layers = [f"model.layers.{i}." for i in range(config.num_hidden_layers)]
 
         def stack(*names: str):  # one packed matrix a layer: the named ones on top of one another
-            matrices = [np.concatenate([weights[f"{layer}{n}.weight"] for n in names]) for layer in layers]
-            return place(np.stack([pack(m, dtype) for m in matrices]))
+            stacked = None
+            for i, layer in enumerate(
+                layers
+            ):  # one at a time, so that a model need not fit into memory twice
+                matrix = pack(np.concatenate([weights[f"{layer}{n}.weight"] for n in names]), dtype)
+                stacked = room((len(layers), *matrix.shape), matrix.dtype) if stacked is None else stacked
+                stacked.data[i] = matrix
+            return stacked
 
         embedding = place(pack(weights["model.embed_tokens.weight"], dtype))
         self._lm_head = (

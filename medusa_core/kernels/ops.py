@@ -19,18 +19,24 @@ STAGES = ("qkv", "attention", "out", "gate and up", "down", "other")  # of forwa
 ELEMENT = {"bfloat16": "BFloat16", "float32": "Float32"}
 
 
-def place(array: np.ndarray):
-    """A Jittor array on large memory pages, for weights that every step reads."""
-    source = jt.array(array)
+def room(shape, dtype):
+    """A Jittor array on large memory pages, for weights that every step reads; write its contents into `.data`."""
     with jt.flag_scope(compile_options=FLAGS), jt.no_grad():
-        placed = jt.code(
-            source.shape,
-            source.dtype,
-            [source],
+        empty = jt.code(
+            list(shape),
+            str(np.dtype(dtype)),
+            [],
             cpu_header='#include "memory.h"\n',
-            cpu_src="medusa::place(in0_p, out0_p, out0->size);",
+            cpu_src="medusa::use_large_pages(out0_p, out0->size);",
         )
-        placed.sync()  # now, so that only one copy outlives this call
+        empty.sync()
+    return empty
+
+
+def place(array: np.ndarray):
+    """`array` as a Jittor array on large memory pages."""
+    placed = room(array.shape, array.dtype)
+    placed.data[...] = array
     return placed
 
 
