@@ -63,6 +63,10 @@ def read_config(folder) -> HeadsConfig:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}: not JSON ({error})") from None
+    if "medusa_num_heads" in raw:
+        raise ConfigError(
+            f"{path}: of heads in their published form; python -m medusa_core.convert_heads {folder} --out OTHER_FOLDER"
+        )
     return HeadsConfig.from_dict(raw, where=str(path))
 
 
@@ -132,10 +136,15 @@ def load(name_or_folder, base):
 
 def save(folder, heads, header: dict | None = None) -> None:
     """Write heads to a folder that `load` reads; `header` (JSON) says how they were trained."""
+    write(folder, heads.config, heads.tensors(), header or {})
+
+
+def write(folder, config: HeadsConfig, tensors: dict[str, np.ndarray], header: dict) -> None:
+    """Write the tensors of heads to a folder that `load` reads."""
     folder = Path(folder)
-    checkpoint.save(folder / WEIGHTS_FILE, heads.tensors(), header or {})
+    checkpoint.save(folder / WEIGHTS_FILE, tensors, header)
     # Last, because it is what makes the folder count as heads.
-    files.write_json(folder / CONFIG_FILE, heads.config.to_dict())
+    files.write_json(folder / CONFIG_FILE, config.to_dict())
 
 
 def forget(folder) -> None:
