@@ -6,7 +6,7 @@ import hashlib
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from medusa_core.data import read_tokens
 from medusa_core.heads import PLAN_FILE, TREE_FILE, corpus
 from medusa_core.model_folder import MANIFEST, sha256
 from medusa_core.plan import Plan
-from medusa_core.trace import Trace
+from medusa_core.trace import Step, Trace
 from medusa_core.tree import Tree, TreeError
 
 ACCEPTANCE = ("greedy", "typical", "exact")
@@ -96,24 +96,26 @@ def answer(base, drafting: Drafting, prompt_ids: Sequence[int], settings: Settin
     Raises SettingsError for an empty prompt or one that leaves no room in the context, TreeError for a tree
     deeper than the heads.
     """
-    check_prompt(prompt_ids, base.config.max_position_embeddings)
-    begin = time.perf_counter()
-    drafter, draft_tree, plan = drafting
-    if drafter is None and plan is None:
-        generator = decode.plain(
-            base, prompt_ids, settings.max_new_tokens, temperature=settings.temperature, seed=settings.seed
-        )
-    else:
-        if drafter is not None:
-            tree.check_depth(draft_tree or plan.tree, drafter.config.num_heads)
-        shape = draft_tree or decode.ROOT_ONLY
-        generator = decode.medusa(base, drafter, shape, prompt_ids, **asdict(settings), plan=plan)
-    steps, prefill = [], 0.0
-    for step in generator:
+    begin, steps, prefill = time.perf_counter(), [], 0.0
+    for step in stream(base, drafting, prompt_ids, settings):
         if not steps:
             prefill = time.perf_counter() - begin
         steps.append(step)
     return Trace(list(prompt_ids), steps, asdict(settings), prefill)
+
+
+def stream(base, drafting: Drafting, prompt_ids: Sequence[int], settings: Settings) -> Iterator[Step]:
+    """The steps of `answer` as they are decoded; the same errors."""
+    check_prompt(prompt_ids, base.config.max_position_embeddings)
+    drafter, draft_tree, plan = drafting
+    if drafter is None and plan is None:
+        return decode.plain(
+            base, prompt_ids, settings.max_new_tokens, temperature=settings.temperature, seed=settings.seed
+        )
+    if drafter is not None:
+        tree.check_depth(draft_tree or plan.tree, drafter.config.num_heads)
+    shape = draft_tree or decode.ROOT_ONLY
+    return decode.medusa(base, drafter, shape, prompt_ids, **asdict(settings), plan=plan)
 
 
 def prompt(tokenizer, turns: Sequence[str]) -> list[int]:

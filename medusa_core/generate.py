@@ -130,11 +130,25 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_arguments(cli, heads="none", sampling="typical")
+    cli.add_argument(
+        "--questions", type=Path, help="MT-bench .jsonl, or a ShareGPT file whose human turns are asked"
+    )
+    cli.add_argument("--limit", type=int, help="answer only the first N questions")
+    cli.add_argument(
+        "--turns", type=int, choices=(1, 2), default=2, help="turns of each question (default: %(default)s)"
+    )
+    cli.add_argument("--out", type=Path, help="answers file to write or to continue, .jsonl")
+    return cli
+
+
+def add_arguments(cli: argparse.ArgumentParser, heads: str, sampling: str) -> None:
+    """Add what says how to decode: model, heads, guesses, sampling; sampling: acceptance above temperature 0."""
     cli.add_argument(
         "--model", default="embedded", help='"embedded" or a converted model folder (default: %(default)s)'
     )
     cli.add_argument(
-        "--heads", default="none", help='"none", "list", a shipped name or a folder (default: %(default)s)'
+        "--heads", default=heads, help='"none", "list", a shipped name or a folder (default: %(default)s)'
     )
     cli.add_argument(
         "--tree",
@@ -150,13 +164,6 @@ def parser() -> argparse.ArgumentParser:
         "without heads are asked for)",
     )
     cli.add_argument(
-        "--questions", type=Path, help="MT-bench .jsonl, or a ShareGPT file whose human turns are asked"
-    )
-    cli.add_argument("--limit", type=int, help="answer only the first N questions")
-    cli.add_argument(
-        "--turns", type=int, choices=(1, 2), default=2, help="turns of each question (default: %(default)s)"
-    )
-    cli.add_argument(
         "--max-new-tokens", type=int, default=256, help="length limit of an answer (default: %(default)s)"
     )
     cli.add_argument(
@@ -165,7 +172,7 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument(
         "--acceptance",
         choices=answers.ACCEPTANCE,
-        help="which guesses count (default: greedy at temperature 0, typical above)",
+        help=f"which guesses count (default: greedy at temperature 0, {sampling} above)",
     )
     cli.add_argument(
         "--dtype",
@@ -174,8 +181,6 @@ def parser() -> argparse.ArgumentParser:
         help="of the weights (default: %(default)s)",
     )
     cli.add_argument("--seed", type=int, default=0, help="of the sampling (default: %(default)s)")
-    cli.add_argument("--out", type=Path, help="answers file to write or to continue, .jsonl")
-    return cli
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,122 @@
+"""Talk to a model in the terminal: its answer appears as it is decoded, with what a step brought behind it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+from medusa_core import answers, generate, heads, ranks, text
+from medusa_core.answers import Drafting, Settings
+
+EPILOG = """\
+Without --prompt, every line you type is a turn of one conversation; an empty line or Ctrl-D ends it.
+
+examples:
+  python -m medusa_core.chat --prompt "Why is the sky blue?"
+  python -m medusa_core.chat --heads none --temperature 0.7
+"""
+UNFINISHED = "\ufffd"  # what a tokenizer writes for a character whose last bytes have not come yet
+
+
+def pieces(tokenizer, steps: Iterable) -> Iterator[str]:
+    """The text that each step adds to an answer; characters that a step cuts in two wait for the rest.
+
+    steps: what `answers.stream` yields. All pieces together are the answer's text without special tokens.
+    """
+    tokens, shown = [], ""
+    for step in steps:
+        tokens += step.tokens
+        whole = tokenizer.decode(tokens, skip_special_tokens=True)
+        if not whole.endswith(UNFINISHED):
+            yield whole[len(shown) :]
+            shown = whole
+    if tokens and whole != shown:
+        yield whole[len(shown) :]
+
+
+def reply(
+    base, tokenizer, drafting: Drafting, history: list[str], settings: Settings, write: Callable
+) -> str:
+    """Decode the answer to a chat whose turns alternate, calling `write` with each piece; returns the whole text.
+
+    Ends with a line on standard error: tokens, tokens a step, tokens a second. Errors as `answers.answer`.
+    """
+    prompt_ids = answers.prompt(tokenizer, history)
+    counts = []
+
+    def counted() -> Iterator:
+        for step in answers.stream(base, drafting, prompt_ids, settings):
+            counts.append(len(step.tokens))
+            yield step
+
+    begin, said = time.perf_counter(), []
+    for piece in pieces(tokenizer, counted()):
+        write(piece)
+        said.append(piece)
+    seconds = time.perf_counter() - begin
+    write("\n")
+    print(
+        f"[{sum(counts)} tokens, {sum(counts) / len(counts):.2f} a step, {sum(counts) / seconds:.0f} a second]",
+        file=sys.stderr,
+    )
+    return "".join(said)
+
+
+def parser() -> argparse.ArgumentParser:
+    cli = argparse.ArgumentParser(
+        prog="python -m medusa_core.chat",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    cli.add_argument("--prompt", help="ask this and end")
+    generate.add_arguments(cli, heads=answers.DEFAULT_HEADS, sampling="exact")
+    return cli
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = parser().parse_args(arguments)
+    if options.heads == "list":
+        print("\n".join(heads.available()) or f"no heads in {heads.folder_of_names()}")
+        return 0
+    try:
+        _run(options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, EOFError):
+        print(file=sys.stderr)
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    acceptance = options.acceptance or ("exact" if options.temperature else "greedy")
+    settings = Settings(options.max_new_tokens, acceptance, options.temperature, seed=options.seed)
+    if options.prompt is not None and not options.prompt.strip():
+        raise answers.SettingsError("--prompt is empty; a prompt needs at least one character")
+    base = answers.load_base(options.model, options.heads, options.dtype)
+    drafting = answers.load_drafting(options.heads, options.tree, options.drafts, base)
+    tokenizer = text.load_tokenizer(base.folder)
+
+    def write(piece: str) -> None:
+        print(piece, end="", flush=True)
+
+    warm_up = answers.prompt(
+        tokenizer, answers.WARM_UP
+    )  # operators are compiled once, and not in an answer's time
+    answers.answer(base, drafting, warm_up, replace(settings, max_new_tokens=8))
+    if options.prompt is not None:
+        reply(base, tokenizer, drafting, [options.prompt], settings, write)
+        return
+    history: list[str] = []
+    while asked := input("> ").strip():
+        history.append(asked)
+        history.append(reply(base, tokenizer, drafting, history, settings, write))
+
+
+if __name__ == "__main__":
+    ranks.alone(main)
