@@ -199,11 +199,15 @@ class HeadsConfig:
     @classmethod
     def from_dict(cls, raw: dict, where: str = "config.json") -> HeadsConfig:
         """Read a heads folder's config.json; unknown or missing keys are errors that name `where`."""
+        if not isinstance(raw, dict):
+            raise ConfigError(f"{where}: holds a {type(raw).__name__}, expected a JSON object")
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(raw) - known):
             raise ConfigError(
                 f"{where}: unknown keys {', '.join(unknown)}; expected {', '.join(sorted(known))}"
             )
+        if missing := sorted({"hidden_size", "vocab_size"} - raw.keys()):
+            raise ConfigError(f"{where}: keys {', '.join(missing)} are missing")
         try:
             return cls(**raw)
         except TypeError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ ROLES = {
     "bard": "assistant",
 }
 SPLITS = ("train", "held-out")
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can escape it, UTF-8 cannot hold it
 
 
 class DataError(ValueError):
@@ -72,6 +74,8 @@ def read_questions(path: Path | str):
             if key not in row:
                 raise DataError(f"{where}: key {key!r} is missing")
         name = row["question_id"]
+        if isinstance(name, int) and not -(2**63) <= name < 2**63:
+            raise DataError(f"{where}: question_id {name} does not fit 64 bits")
         if type(name) not in (int, str) or (rows and type(name) is not type(rows[0]["question_id"])):
             raise DataError(
                 f"{where}: question_id {name!r} must be an integer or a string, the same kind on every line"
@@ -142,6 +146,8 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict]]:
             raise DataError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from None
         if not isinstance(row, dict):
             raise DataError(f"{where}: expected a JSON object, found {_kind(row)}")
+        if HALF_CHARACTER.search(json.dumps(row, ensure_ascii=False)):
+            raise DataError(f"{where}: holds half a character (\\ud800 to \\udfff without its other half)")
         yield where, row
 
 

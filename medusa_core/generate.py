@@ -15,7 +15,7 @@ from tqdm import tqdm
 from medusa_core import answers, calibrate, data, heads, ranks, text
 from medusa_core.answers import Drafting, Settings, SettingsError
 from medusa_core.files import append_line, finished_lines, write_json
-from medusa_core.model_folder import sha256
+from medusa_core.model_folder import read_json, sha256
 
 EPILOG = """\
 Every line of OUT is {"question_id", "choices": [{"index", "turns", "token_ids", "prompt_tokens",
@@ -110,7 +110,10 @@ def check_settings(out: Path, settings: dict) -> None:
         raise SettingsError(
             f"{out} exists, but {recorded.name} does not, so it cannot be continued: choose another --out"
         )
-    before = json.loads(recorded.read_text(encoding="utf-8"))
+    try:
+        before = read_json(recorded)
+    except ValueError as error:
+        raise SettingsError(f"{error}. Choose another --out") from None
     differ = [
         f"{key} was {json.dumps(before.get(key))} and is now {json.dumps(settings.get(key))}"
         for key in sorted(before.keys() | settings.keys())

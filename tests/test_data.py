@@ -65,6 +65,8 @@ def test_mt_bench_lines_keep_their_order_and_skip_blank_lines(tmp_path):
         (question(2, turns=["ok", " \n"]), r"q\.jsonl:2: turn 2 is empty"),
         (question(1), r"question_id 1 was already used at .*q\.jsonl:1"),
         (question("b"), r"q\.jsonl:2: question_id 'b' must be an integer or a string, the same kind"),
+        (question(10**30), r"q\.jsonl:2: question_id 10+ does not fit 64 bits"),
+        (question(2, turns=["half \ud83d"]), r"q\.jsonl:2: holds half a character"),
         (question(2, category=None), r"q\.jsonl:2: category must be a string, found null"),
     ],
 )

@@ -249,6 +249,10 @@ def test_other_settings_than_those_of_the_file_are_refused_by_name(capsys, tmp_p
     out.write_text("")
     code, _, errors = command(capsys, *arguments)
     assert code == 1 and "o.jsonl.settings.json does not, so it cannot be continued" in errors
+    for damaged in ("[]", "{"):
+        generate.settings_file(out).write_text(damaged)
+        code, _, errors = command(capsys, *arguments)
+        assert code == 1 and "o.jsonl.settings.json: " in errors and "Choose another --out" in errors
     generate.settings_file(out).write_text(json.dumps({**recorded, "seed": 1}))
     code, _, errors = command(capsys, *arguments)
     assert code == 1 and "begun with other settings: seed was 1 and is now 0. Choose another --out" in errors

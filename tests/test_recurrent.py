@@ -210,6 +210,20 @@ def test_a_config_file_from_before_there_was_a_state_size_still_loads(tmp_path):
     assert heads.read_config(tmp_path) == HeadsConfig(D, V, K, output="shared")
 
 
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ([], r"config\.json: holds a list, expected a JSON object"),
+        ({"kind": "medusa", "hidden_size": 16}, r"config\.json: keys vocab_size are missing"),
+        ({"hidden": 16}, r"config\.json: unknown keys hidden; expected"),
+    ],
+)
+def test_a_config_file_that_is_none_is_named_with_its_keys(tmp_path, raw, message):
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(ConfigError, match=message):
+        heads.read_config(tmp_path)
+
+
 def saved(base, folder, kind):
     """Heads with random parameters in a folder."""
     ids = np.array([2, 3, 5, 7, 11, 40], np.int32)

@@ -63,7 +63,7 @@ def read_config(folder) -> HeadsConfig:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}: not JSON ({error})") from None
-    if "medusa_num_heads" in raw:
+    if isinstance(raw, dict) and "medusa_num_heads" in raw:
         raise ConfigError(
             f"{path}: of heads in their published form; python -m medusa_core.convert_heads {folder} --out OTHER_FOLDER"
         )
