@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_model import tiny
 
-from medusa_core import decode, tree
+from medusa_core import decode, masks, tree
 from medusa_core.cost import StepCost
 from medusa_core.heads import corpus
 from medusa_core.heads.context import LONGEST
@@ -229,3 +229,26 @@ def test_a_broken_model_is_an_error_and_not_a_text(temperature):
     broken.head = broken.head * np.nan
     with pytest.raises(ValueError, match="the model's output is broken"):
         next(decode.plain(broken, [5, 6], 5, temperature))
+
+
+class Listening(Guesses):
+    """Guesses that keep the state they were drafted from, by how many tokens there were."""
+
+    def draft(self, hidden, token, shape):
+        self.heard = {**getattr(self, "heard", {}), self.produced: hidden.numpy()}
+        return super().draft(hidden, token, shape)
+
+
+@pytest.mark.parametrize("plan", [None, replace(PLAN, rates=None)], ids=["tree", "plan"])
+def test_drafts_are_made_from_the_state_of_the_last_accepted_node(base, plan):
+    text = text_of(decode.plain(base, PROMPT, 60))
+    drafter, leaves, written = Listening(text, 0.6), [], 0
+    shape = decode.ROOT_ONLY if plan else TREES["dense"]
+    for step in decode.medusa(base, drafter, shape, PROMPT, 60, plan=plan):
+        drafter.produced = written = written + len(step.tokens)
+        leaves.append(step.path[-1] != len(step.path) - 1)
+    assert any(leaves)  # or the last node of the path would be its length
+    for produced, heard in drafter.heard.items():
+        ids = np.array([[*PROMPT, *text[: produced - 1]]])
+        alone = base(ids, np.arange(ids.size)[None], masks.causal(ids.size)).numpy()[0, -1]
+        assert np.array_equal(heard, alone), produced
