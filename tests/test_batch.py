@@ -30,7 +30,9 @@ def test_text_does_not_depend_on_the_batch(base, temperature):
     assert texts[0] == texts[1] == texts[2]
 
 
-def test_greedy_text_is_that_of_plain_decoding(base):
+@pytest.mark.parametrize("window", [None, 9])
+def test_greedy_text_is_that_of_plain_decoding(base, window):
+    base = base if window is None else KernelModel(*tiny(sliding_window=window, model_type="mistral"))
     config = base.config
     for request in generate(base, requests(0.0), 4, 64):
         (stretch,) = request.stretches

@@ -84,6 +84,28 @@ def test_all_modes_of_a_turn_continue_the_same_prompt():
     assert lengths[0][1] == first["prompt_tokens"] + first["tokens"] + len("More.") + 2
 
 
+def test_modes_warm_up_first_take_turns_in_beginning_and_go_on_from_plain_text(monkeypatch):
+    asked, decode = [], bench_play._Bench.decode
+
+    def recorded(self, mode, ids, settings):
+        asked.append(((mode.name, mode.settings.acceptance), list(ids)))
+        return decode(self, mode, ids, settings)
+
+    monkeypatch.setattr(bench_play._Bench, "decode", recorded)
+    result = run(settings=replace(SETTINGS, repeats=2))
+    modes = [mode for mode, _ in asked[:5]]
+    assert len(set(modes)) == 5
+    assert all(ids == TOKENIZER.encode("<user>Name three colours.<assistant>") for _, ids in asked[:5])
+    rounds = [[mode for mode, _ in asked[i : i + 5]] for i in range(5, len(asked), 5)]
+    assert all(sorted(each) == sorted(modes) for each in rounds)
+    # Question by question and round by round another mode begins: questions of two, two and one turns.
+    begins = [modes.index(each[0]) for each in rounds]
+    assert begins == [0, 1, 0, 1, 1, 2, 1, 2, 2, 3]
+    plain = result["runs"][0]["samples"][0]["text"]
+    second = TOKENIZER.encode(f"<user>Hello.<assistant>{plain}<user>More.<assistant>")
+    assert all(ids == second for _, ids in asked[15:25])
+
+
 def test_greedy_and_exact_answers_equal_plain_ones_and_stand_beside_them():
     result = run()
     plain, sampled, greedy, _, exact = result["runs"]

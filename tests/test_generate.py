@@ -242,6 +242,16 @@ def test_a_malformed_question_line_is_named(capsys, tmp_path, questions):
     assert code == 1 and f"error: {questions}:4: not valid JSON" in errors
 
 
+def test_every_seed_question_and_turn_draws_numbers_of_its_own():
+    seeds = [
+        answers.turn_seed(seed, name, turn) for seed in (0, 1) for name in (1, 11, "b") for turn in (1, 2)
+    ]
+    assert len(set(seeds)) == len(seeds)
+    assert (
+        answers.turn_seed(0, 1, 1) == 1115114384
+    )  # answers files of before are continued with the same numbers
+
+
 def test_other_settings_than_those_of_the_file_are_refused_by_name(capsys, tmp_path, questions):
     out = tmp_path / "o.jsonl"
     arguments = ["--questions", questions, "--out", out, "--max-new-tokens", 12]
