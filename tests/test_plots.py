@@ -111,6 +111,12 @@ def test_large_masks_drop_letters_and_show_each_position_once():
     assert len(labels) == len(set(labels)) <= 5
 
 
+def test_many_unrolled_rows_go_without_names_and_the_smaller_tree_keeps_its_own():
+    figure = plots.fig_unrolled(tree.dense([3, 2, 2])).layout  # 12 paths of 4 nodes; 22 nodes
+    assert figure.xaxis.showticklabels is figure.yaxis.showticklabels is False
+    assert figure.xaxis.ticktext is None and len(figure.xaxis2.ticktext) == len(figure.yaxis2.ticktext) == 22
+
+
 def test_legend_shows_only_the_kinds_that_occur():
     names = [trace.name for trace in plots.fig_mask(TREE, past=2).data[1:]]
     assert names == ["P prefix", "A ancestor", "S self", "closed"]

@@ -149,9 +149,9 @@ def fig_unrolled(tree: Tree) -> go.Figure:
     figure.add_trace(_heatmap(reasons, queries, keys), row=1, col=1)
     figure.add_trace(_heatmap(view.reasons, *_hovers(view)), row=1, col=2)
     for column, labels in ((1, [names[node] for _, node, _ in rows]), (2, names)):
-        shown = (
-            {"tickvals": list(range(len(labels))), "ticktext": labels} if len(labels) <= MOST_LABELLED else {}
-        )
+        shown = {"showticklabels": False}  # or plotly writes the hovers along the axes
+        if len(labels) <= MOST_LABELLED:
+            shown = {"tickvals": list(range(len(labels))), "ticktext": labels}
         figure.update_xaxes(showgrid=False, zeroline=False, tickangle=-90, **shown, row=1, col=column)
         figure.update_yaxes(showgrid=False, zeroline=False, autorange="reversed", **shown, row=1, col=column)
     _add_legend(figure, reasons + view.reasons)
