@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,18 +65,19 @@ class Training:
     seed: int = option(0, "seed of the order of the data")
 
     def __post_init__(self):
+        every = ("eval_every", "log_every", "checkpoint_every")
+        parts = ("batch_positions", "micro_batches", "block")
+        for name in ("epochs", "learning_rate", "clip", "decay", "eval_positions", *every, *parts):
+            if getattr(self, name) <= 0:
+                raise TrainError(f"{name} is {getattr(self, name)}, expected more than 0")
+        for name in ("state_size", "warmup_steps", "max_positions", "weight_decay", *KIND_SETTINGS):
+            if getattr(self, name) < 0:
+                raise TrainError(f"{name} is {getattr(self, name)}, expected 0 or more")
         if self.batch_positions % (self.micro_batches * self.block):
             raise TrainError(
                 f"batch_positions {self.batch_positions} is not a multiple of "
                 f"micro_batches {self.micro_batches} x block {self.block}"
             )
-        every = ("eval_every", "log_every", "checkpoint_every")
-        for name in ("epochs", "learning_rate", "clip", "eval_positions", *every):
-            if getattr(self, name) <= 0:
-                raise TrainError(f"{name} is {getattr(self, name)}, expected more than 0")
-        for name in ("state_size", *KIND_SETTINGS):
-            if getattr(self, name) < 0:
-                raise TrainError(f"{name} is {getattr(self, name)}, expected 0 or more")
         if not 0 <= self.teacher_weight <= 1:
             raise TrainError(f"teacher_weight is {self.teacher_weight}, expected 0 to 1")
 
@@ -93,7 +95,12 @@ class Training:
             if key not in known:
                 raise TrainError(f"{path}: unknown key {key!r}; expected some of {', '.join(known)}")
             if not isinstance(value, known[key]) and not (known[key] is float and isinstance(value, int)):
-                raise TrainError(f"{path}: {key} is {value!r}, expected {known[key].__name__}")
+                hint = (
+                    "; YAML reads 1e-3 as text: write 1.0e-3"
+                    if re.fullmatch(r"[+-]?\d+e.*", str(value), re.I)
+                    else ""
+                )
+                raise TrainError(f"{path}: {key} is {value!r}, expected {known[key].__name__}{hint}")
         return cls(**raw)
 
     @classmethod

@@ -350,6 +350,11 @@ def test_settings_come_from_yaml_and_flags_override(tmp_path):
     [
         ("epoch: 3", "p.yaml: unknown key 'epoch'; expected some of model, data"),
         ("epochs: three", "p.yaml: epochs is 'three', expected float"),
+        ("learning_rate: 1e-3", "p.yaml: learning_rate is '1e-3', expected float; .* write 1.0e-3"),
+        ("micro_batches: 0", "micro_batches is 0, expected more than 0"),
+        ("decay: 0", "decay is 0, expected more than 0"),
+        ("warmup_steps: -5", "warmup_steps is -5, expected 0 or more"),
+        ("max_positions: -3", "max_positions is -3, expected 0 or more"),
         ("- epochs", "p.yaml: expected `key: value` lines"),
         ("epochs: [", "p.yaml: cannot be read"),
         ("block: 24", "batch_positions 512 is not a multiple of micro_batches 1 x block 24"),
