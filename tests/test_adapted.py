@@ -1,6 +1,7 @@
 """Heads that learned together with their base: every way in by name decodes with the base as they changed it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -109,3 +110,14 @@ def test_a_base_without_the_adapters_is_refused(folders):
     base = answers.load_base(model, "none")
     with pytest.raises(heads.HeadsError, match=r"learned together with their base.*adapters="):
         answers.load_drafting(folder, "chain-2", "heads", base)
+
+
+def test_heads_whose_adapters_are_gone_are_refused(tmp_path):
+    folder = tmp_path / "medusa2"
+    shutil.copytree(heads.resolve("medusa2"), folder)
+    (folder / heads.ADAPTERS_FILE).unlink()
+    base = answers.load_base("embedded", str(folder))
+    with pytest.raises(
+        heads.HeadsError, match=r"medusa2: .* lora\.safetensors, which holds its changes, is missing"
+    ):
+        answers.load_drafting(str(folder), "auto", "all", base)

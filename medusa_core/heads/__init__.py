@@ -124,9 +124,9 @@ def load(name_or_folder, base):
     """
     folder = resolve(name_or_folder)
     config = read_config(folder)
-    _check_adapters(folder, base)
     path = folder / WEIGHTS_FILE
-    tensors, _ = checkpoint.load(path)
+    tensors, header = checkpoint.load(path)
+    _check_adapters(folder, base, header)
     # All shapes before the heads are built: a wrong draft vocabulary would fail less clearly there.
     checkpoint.require(checkpoint.shapes_of(tensors), kind(config.kind).shapes(config), str(path))
     heads = create(config, base, tensors.get("draft_ids"), str(path))
@@ -153,8 +153,13 @@ def forget(folder) -> None:
         (Path(folder) / name).unlink(missing_ok=True)
 
 
-def _check_adapters(folder: Path, base) -> None:
+def _check_adapters(folder: Path, base, header: dict) -> None:
     needed = adapters(folder)
+    if not needed and "rank" in header.get("config", {}):  # only adapters have one
+        raise HeadsError(
+            f"{folder}: these heads learned together with their base, but {ADAPTERS_FILE}, which holds its changes, "
+            "is missing; restore it, or train again"
+        )
     if needed and sha256(needed) != getattr(base, "adapters", None):
         raise HeadsError(
             f"{folder}: these heads learned together with their base, whose changes are in {ADAPTERS_FILE}; "
