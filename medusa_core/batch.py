@@ -79,7 +79,8 @@ def choose(ids: np.ndarray, values: np.ndarray, temperature: float, rng: np.rand
     if temperature == 0:
         return int(ids[0])
     weight = np.exp((values - values[0]).astype(np.float64) / temperature)
-    return int(ids[np.searchsorted(np.cumsum(weight), rng.random() * weight.sum())])
+    cumulative = np.cumsum(weight)  # whose last value `weight.sum()` need not be, which adds in another order
+    return int(ids[np.searchsorted(cumulative, rng.random() * cumulative[-1])])
 
 
 def generate(base, requests: Iterable[Request], batch: int, slots: int) -> Iterator[Request]:

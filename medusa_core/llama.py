@@ -26,6 +26,7 @@ from medusa_core.config import ModelConfig
 from medusa_core.convert import read_model, resolve
 from medusa_core.kernels.model import KernelModel, check_call
 from medusa_core.model_folder import sha256
+from medusa_core.top import highest
 
 runtime.start()
 import jittor as jt
@@ -76,6 +77,8 @@ class PlainCache(Cache):
         place = (jt.array(np.repeat(rows[:, None], slot.shape[1], 1)), jt.array(slot))
         self.keys[layer][place] = keys
         self.values[layer][place] = values
+        if np.array_equal(rows, np.arange(len(self.length))):
+            return self.keys[layer], self.values[layer]  # of all sequences: nothing to gather
         return self.keys[layer][jt.array(rows)], self.values[layer][jt.array(rows)]
 
     def _move(self, moves: np.ndarray) -> None:
@@ -168,7 +171,7 @@ class Llama(jt.Module):
         """The k highest logits of hidden states (n, d): ids (n, k) int32 and values (n, k), highest first."""
         with jt.no_grad():
             logits = self.logits(hidden).numpy()
-        ids = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+        ids = highest(logits, k)
         return ids.astype(np.int32), np.take_along_axis(logits, ids, axis=1)
 
     def lm_head_rows(self, ids) -> np.ndarray:

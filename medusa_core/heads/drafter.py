@@ -7,6 +7,7 @@ import numpy as np
 from medusa_core import runtime
 from medusa_core.config import HeadsConfig
 from medusa_core.losses import OUTSIDE
+from medusa_core.top import highest
 
 runtime.start()
 import jittor as jt
@@ -72,7 +73,7 @@ class Drafter(jt.Module):
 
 def top_logprobs(logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices and log-probabilities (n, k) of the largest of logits (n, v), best first, ties by index."""
-    ids = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    ids = highest(logits, k)
     top = logits.max(axis=1, keepdims=True)
     norm = top + np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
     return ids, np.take_along_axis(logits, ids, axis=1) - norm

@@ -44,7 +44,10 @@ def attention_plain(q, k, v, bias):
     groups = heads // k.shape[1]
     k, v = (t.repeat_interleave(groups, 1) if groups > 1 else t for t in (k, v))
     scores = jt.matmul(q, k.permute(0, 1, 3, 2)) / np.sqrt(size) + bias  # (B, heads, T, S)
-    return jt.matmul(jt.nn.softmax(scores, dim=-1), v).permute(0, 2, 1, 3)
+    # Not jt.nn.softmax: on a GPU its source holds the length of the row, and every decoded token would compile anew.
+    weight = jt.exp(scores - scores.max(dim=-1, keepdims=True))
+    weight = weight / weight.sum(dim=-1, keepdims=True)
+    return jt.matmul(weight, v).permute(0, 2, 1, 3)
 
 
 class SpanAttention(jt.Function):
