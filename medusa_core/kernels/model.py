@@ -56,11 +56,11 @@ class KernelModel:
         self._kernels = Kernels(dtype, isa, dot)
         layers = [f"model.layers.{i}." for i in range(config.num_hidden_layers)]
 
-        def stack(*names: str):  # one packed matrix a layer: the named ones on top of one another
+        # One packed matrix a layer: the named ones on top of one another. A layer at a time is read and packed, so that
+        # a model need not fit into memory twice.
+        def stack(*names: str):
             stacked = None
-            for i, layer in enumerate(
-                layers
-            ):  # one at a time, so that a model need not fit into memory twice
+            for i, layer in enumerate(layers):
                 matrix = pack(np.concatenate([weights[f"{layer}{n}.weight"] for n in names]), dtype)
                 stacked = room((len(layers), *matrix.shape), matrix.dtype) if stacked is None else stacked
                 stacked.data[i] = matrix
