@@ -105,9 +105,8 @@ def _run(options: argparse.Namespace) -> None:
     def write(piece: str) -> None:
         print(piece, end="", flush=True)
 
-    warm_up = answers.prompt(
-        tokenizer, answers.WARM_UP
-    )  # operators are compiled once, and not in an answer's time
+    # Operators are compiled once, and not in an answer's time.
+    warm_up = answers.prompt(tokenizer, answers.WARM_UP)
     answers.answer(base, drafting, warm_up, replace(settings, max_new_tokens=8))
     if options.prompt is not None:
         reply(base, tokenizer, drafting, [options.prompt], settings, write)

@@ -7,7 +7,6 @@ python -m medusa_core.convert_heads artifacts/heads/medusa1 --model embedded --o
 import argparse
 import re
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import ml_dtypes
@@ -15,12 +14,12 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from medusa_core import heads
-from medusa_core.checkpoint import CheckpointError, load, load_pickle, open_safetensors, require, shapes_of
+from medusa_core.checkpoint import CheckpointError, load, load_pickle, require, shapes_of
 from medusa_core.config import ConfigError, HeadsConfig
 from medusa_core.convert import ConvertError, read_model, resolve
 from medusa_core.files import replacing_folder, write_json
 from medusa_core.heads import HeadsError
-from medusa_core.model_folder import read_json
+from medusa_core.model_folder import Weights, read_json
 
 PUBLISHED = ("medusa_lm_head.safetensors", "medusa_lm_head.pt", "medusa_lm_head.jtr")
 # Of head i: block j is x + SiLU(W x + b), and the LM head has the number behind the last block.
@@ -39,7 +38,8 @@ def import_heads(source: Path, out: Path, model: str | None = None) -> HeadsConf
     path = next((source / name for name in PUBLISHED if (source / name).is_file()), None)
     if path is None:
         raise ConvertError(f"{source}: holds none of {', '.join(PUBLISHED)}")
-    found = {name.removeprefix("medusa_head."): array for name, array in _read(path)}
+    read = Weights(path) if path.suffix == ".safetensors" else load_pickle(path)
+    found = {name.removeprefix("medusa_head."): array for name, array in read.items()}
     numbers = sorted({int(name.split(".")[0]) for name in found if re.match(r"\d+\.", name)})
     blocks = [match for name in found if (match := BLOCK.fullmatch(name))]
     if not blocks:
@@ -126,15 +126,6 @@ def _lm_head(config: HeadsConfig, model: str | None, folder: Path) -> np.ndarray
             f"but {model} has {base.vocab_size} and {base.hidden_size}"
         )
     return weights[name]
-
-
-def _read(path: Path) -> Iterable[tuple[str, np.ndarray]]:
-    if path.suffix != ".safetensors":
-        yield from load_pickle(path).items()
-        return
-    with open_safetensors(path) as file:
-        for name in file.keys():  # noqa: SIM118  not a dict
-            yield name, file.get_tensor(name)
 
 
 def _checked(
