@@ -16,12 +16,13 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from medusa_core.checkpoint import CheckpointError, load_pickle, open_safetensors, require, shapes_of
+from medusa_core.checkpoint import CheckpointError, load_pickle, require, shapes_of
 from medusa_core.config import ConfigError, ModelConfig
 from medusa_core.files import replacing, write_json
 from medusa_core.gguf_model import GGUFError, GGUFModel
 from medusa_core.model_folder import (
     ConvertError,
+    Weights,
     locked,
     read_json,
     read_manifest,
@@ -151,9 +152,7 @@ def _folder_tensors(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    with open_safetensors(path) as file:
-        for name in file.keys():  # noqa: SIM118  not a dict
-            yield name, file.get_tensor(name)
+    yield from Weights(path).items()
 
 
 def _pickled(path: Path) -> Iterator[tuple[str, np.ndarray]]:
