@@ -141,12 +141,6 @@ def exact(tree: Tree, tokens, logits, temperature: float, rng: np.random.Generat
         reached = matching
 
 
-def sample(logits, temperature: float, rng: np.random.Generator) -> int:
-    """Draw one token from softmax(logits (V,) / temperature), using exactly one uniform number of `rng`."""
-    weights, _ = _softmax(_as_float(logits), temperature)
-    return _draw(weights, rng)[0]
-
-
 def _read_below(tree: Tree, tokens: list, parent: int, row, temperature: float) -> tuple[float, list[float]]:
     """Entropy of softmax(row (V,) / temperature) in nats, and the probability of each child of `parent`."""
     weights, scaled = _softmax(row, temperature)

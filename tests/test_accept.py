@@ -260,6 +260,11 @@ def test_exact_sampling_draws_pairs_as_plain_sampling_does(tree, drafts):
     assert chi_square(plain, pooled) + chi_square(drafted, pooled) < CRITICAL
 
 
+def sample(row, temperature, rng):
+    """A token drawn after logits (V,): plain sampling is exact acceptance with a tree that is only its root."""
+    return accept.exact(chain(0), [0], row[None], temperature, rng).next_token
+
+
 def test_the_chi_square_test_would_notice_a_biased_acceptance():
     # Typical acceptance is not lossless: the same test must refuse it after a tenth of the draws.
     rng = np.random.default_rng(11)
@@ -267,7 +272,7 @@ def test_the_chi_square_test_would_notice_a_biased_acceptance():
 
     def step(tree, tokens, logits):
         verdict = accept.typical(tree, tokens, logits, TEMPERATURE)
-        sampled = accept.sample(logits[verdict.path[-1]], TEMPERATURE, rng)
+        sampled = sample(logits[verdict.path[-1]], TEMPERATURE, rng)
         return accept.Verdict(**{**vars(verdict), "next_token": sampled})
 
     counts = pair_counts([decode(tree, drafts, 1, 3, 2, step) for _ in range(DRAWS // 10)])
@@ -294,22 +299,22 @@ def test_exact_follows_whichever_duplicate_goes_deeper():
     assert np.isnan(verdict.threshold).all()
 
 
-def test_sample_follows_the_distribution_and_never_draws_the_impossible():
+def test_a_draw_follows_the_distribution_and_never_draws_the_impossible():
     logits = logits_of([0, 1 / 2, 0, 1 / 4, 1 / 4, 0])[0]
     rng = np.random.default_rng(5)
-    counts = np.bincount([accept.sample(logits, 1.0, rng) for _ in range(4000)], minlength=6)
+    counts = np.bincount([sample(logits, 1.0, rng) for _ in range(4000)], minlength=6)
     assert counts[[0, 2, 5]].tolist() == [0, 0, 0]
     assert (
         chi_square(counts[[1, 3, 4]], np.array([2000, 1000, 1000])) < 9.210
     )  # 2 degrees of freedom, p = 0.01
 
 
-def test_sample_uses_the_last_possible_token_when_the_uniform_rounds_up():
+def test_a_draw_takes_the_last_possible_token_when_the_uniform_rounds_up():
     class AlmostOne:
         def random(self):
             return 1.0
 
-    assert accept.sample(logits_of([1 / 2, 1 / 2, 0, 0])[0], 1.0, AlmostOne()) == 1
+    assert sample(logits_of([1 / 2, 1 / 2, 0, 0])[0], 1.0, AlmostOne()) == 1
 
 
 # ------------------------------------------------------------------------------------------- bad input
@@ -322,8 +327,6 @@ def test_temperature_without_a_distribution_points_to_greedy(temperature):
         accept.typical(chain(1), [0, 1], logits, temperature)
     with pytest.raises(ValueError, match="use greedy acceptance"):
         accept.exact(chain(1), [0, 1], logits, temperature, np.random.default_rng(0))
-    with pytest.raises(ValueError, match="use greedy acceptance"):
-        accept.sample(logits[0], temperature, np.random.default_rng(0))
 
 
 def test_shapes_that_do_not_fit_the_tree_are_refused():
