@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     cli.add_argument("--prompt", help="ask this and end")
-    generate.add_arguments(cli, heads=answers.DEFAULT_HEADS, sampling="exact")
+    generate.add_arguments(cli, heads=answers.DEFAULT_HEADS)
     return cli
 
 
@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    acceptance = options.acceptance or ("exact" if options.temperature else "greedy")
+    acceptance = generate.acceptance_of(options)
     settings = Settings(options.max_new_tokens, acceptance, options.temperature, seed=options.seed)
     if options.prompt is not None and not options.prompt.strip():
         raise answers.SettingsError("--prompt is empty; a prompt needs at least one character")

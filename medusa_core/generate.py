@@ -133,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_arguments(cli, heads="none", sampling="typical")
+    add_arguments(cli, heads="none")
     cli.add_argument(
         "--questions", type=Path, help="MT-bench .jsonl, or a ShareGPT file whose human turns are asked"
     )
@@ -145,8 +145,8 @@ def parser() -> argparse.ArgumentParser:
     return cli
 
 
-def add_arguments(cli: argparse.ArgumentParser, heads: str, sampling: str) -> None:
-    """Add what says how to decode: model, heads, guesses, sampling; sampling: acceptance above temperature 0."""
+def add_arguments(cli: argparse.ArgumentParser, heads: str) -> None:
+    """Add what says how to decode: model, heads, guesses, sampling."""
     cli.add_argument(
         "--model", default="embedded", help='"embedded" or a converted model folder (default: %(default)s)'
     )
@@ -175,7 +175,8 @@ def add_arguments(cli: argparse.ArgumentParser, heads: str, sampling: str) -> No
     cli.add_argument(
         "--acceptance",
         choices=answers.ACCEPTANCE,
-        help=f"which guesses count (default: greedy at temperature 0, {sampling} above)",
+        help="which guesses count (default: greedy at temperature 0, exact above: both leave the text as it is "
+        "without heads; typical takes more guesses and changes it)",
     )
     cli.add_argument(
         "--dtype",
@@ -184,6 +185,11 @@ def add_arguments(cli: argparse.ArgumentParser, heads: str, sampling: str) -> No
         help="of the weights (default: %(default)s)",
     )
     cli.add_argument("--seed", type=int, default=0, help="of the sampling (default: %(default)s)")
+
+
+def acceptance_of(options: argparse.Namespace) -> str:
+    """The acceptance that is asked for, or else the one that changes no text."""
+    return options.acceptance or ("exact" if options.temperature else "greedy")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -209,7 +215,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    acceptance = options.acceptance or ("typical" if options.temperature else "greedy")
+    acceptance = acceptance_of(options)
     settings = Settings(options.max_new_tokens, acceptance, options.temperature, seed=options.seed)
     if options.limit is not None and options.limit < 1:
         raise SettingsError(f"--limit is {options.limit}; at least 1 question must be asked")
