@@ -32,7 +32,7 @@ class CorpusError(ValueError):
 class Corpus:
     """The likeliest next tokens of every frequent context of up to LONGEST tokens.
 
-    keys (m,) uint64: the contexts, as `_keys` numbers them; tokens (m, KEPT) int32, best first and padded with -1, and
+    keys (m,) uint64: the contexts, as `next` numbers them; tokens (m, KEPT) int32, best first and padded with -1, and
     shares (m, KEPT) float32, how often each comes next.
     """
 
