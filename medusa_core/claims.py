@@ -12,7 +12,7 @@ from math import exp, sqrt
 
 import numpy as np
 
-from medusa_core import answers, tree
+from medusa_core import answers, resample, summary, tree
 from medusa_core.answers import Drafting, Settings
 from medusa_core.cost import StepCost
 from medusa_core.data import TokenSet
@@ -21,14 +21,15 @@ from medusa_core.path_shares import PathShares
 from medusa_core.text_ranks import TextRanks
 from medusa_core.tree import Tree
 
-REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE = "reproduced", "not reproduced", "not testable here"
+REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
+UNDECIDED, NOT_TESTABLE = "undecided", "not testable here"
 WIDEST = 16  # ranks that dense trees use
 REPEAT = 4  # tokens of a repeated stretch
 
 
-def verdict(claim: str, holds: bool | None, figure: str) -> dict:
-    """A row of the chapter's table; holds is None where nothing here can tell."""
-    word = NOT_TESTABLE if holds is None else REPRODUCED if holds else NOT_REPRODUCED
+def verdict(claim: str, holds: bool | None, figure: str, unknown: str = NOT_TESTABLE) -> dict:
+    """A row of the chapter's table; where holds is None, its verdict is `unknown`."""
+    word = unknown if holds is None else REPRODUCED if holds else NOT_REPRODUCED
     return {"claim": claim, "verdict": word, "figure": figure}
 
 
@@ -41,7 +42,7 @@ def shapes(shares: PathShares, depth: int, most: int) -> Iterator[tuple[str, Tre
         yield "chain", tree.chain(length)
     for widths in _widths(depth, most):
         yield "dense", tree.dense(widths)
-    for nodes in sorted({*range(1, min(most, 33)), *range(40, most + 1, 8), most}):
+    for nodes in sorted({*range(1, min(most, 64) + 1), *range(72, most + 1, 8), most}):
         if nodes <= len(shares.share):
             yield "searched", shares.best(nodes)
 
@@ -141,6 +142,24 @@ def repeats(tokens: Sequence[int]) -> int:
     """How many tokens end a stretch of REPEAT tokens that occurred before."""
     stretches = [tuple(tokens[end - REPEAT : end]) for end in range(REPEAT, len(tokens) + 1)]
     return len(stretches) - len(set(stretches))
+
+
+# ---------------------------------------------------------------- speed
+
+
+def gain(runs: Sequence[dict], name: str, other: str) -> tuple[float, float]:
+    """Where 95 % of the differences lie between the greedy speed-ups of two sets of heads, questions drawn anew.
+
+    runs: of a comparison; each set of heads counts against plain decoding of its own base.
+    """
+    greedy = {run["name"]: run for run in runs if run["acceptance"] == "greedy"}
+    pairs = [(greedy[each], summary.plain_of(greedy[each], runs)) for each in (name, other)]
+    return resample.difference(*(run["samples"] for pair in pairs for run in pair))
+
+
+def sign(low: float, high: float) -> bool | None:
+    """Whether an interval lies above zero; None where it holds zero."""
+    return None if low <= 0 <= high else low > 0
 
 
 # ---------------------------------------------------------------- data

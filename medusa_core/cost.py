@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +56,11 @@ class Rounds:
     def saved(self) -> dict:
         """As a result file holds it."""
         return {"rows": list(self.rows), "seconds": self.seconds.tolist(), "drafts": self.drafts.tolist()}
+
+    @classmethod
+    def of(cls, saved: Mapping) -> Rounds:
+        """What `saved` returned."""
+        return cls(tuple(saved["rows"]), np.array(saved["seconds"]), np.array(saved["drafts"]))
 
 
 def never_falling(values: Sequence[float]) -> list[float]:

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from medusa_core import peer_summary
-from medusa_core.cost import StepCost
+import numpy as np
+
+from medusa_core import peer_summary, resample
+from medusa_core.cost import Rounds
 from medusa_core.files import replacing
 from medusa_core.runtime import ROOT
 from medusa_core.stamp import in_words
-from medusa_core.summary import PLAIN
+from medusa_core.summary import PLAIN, plain_of
 
 BEGIN = "<!-- results: begin; written by `python -m medusa_core.readme` -->"
 END = "<!-- results: end -->"
@@ -76,11 +78,23 @@ def _speed_table(bench: dict) -> list[str]:
         acceptance = "sampling" if plain and row["temperature"] else row["acceptance"]
         values = (row[key] for key in ("tokens_per_step", "overhead", "speedup"))
         numbers = ["-" if value is None else f"{value:.2f}" for value in values]
+        spread = "" if plain else _spread(run, bench["runs"])
         speed = f"{row['tokens_per_second']:.1f}"
         texts = "" if plain else f"{same} of {len(samples)}"
-        rows.append([name, acceptance, f"{row['temperature']:g}", speed, *numbers, texts])
-    columns = ("heads", "acceptance", "T", "tokens/s", "tokens/step", "overhead", "speed-up")
+        rows.append([name, acceptance, f"{row['temperature']:g}", speed, *numbers, spread, texts])
+    columns = ("heads", "acceptance", "T", "tokens/s", "tokens/step", "overhead", "speed-up", "95%")
     return _markdown([*columns, "same text as base alone"], rows)
+
+
+def _spread(run: dict, runs: list[dict]) -> str:
+    low, high = resample.interval(run["samples"], plain_of(run, runs)["samples"])
+    return f"{low:.2f} to {high:.2f}"
+
+
+def _typical_spread(runs: list[dict]) -> float:
+    drafted = [run for run in runs if plain_of(run, runs) is not run]
+    intervals = (resample.interval(run["samples"], plain_of(run, runs)["samples"]) for run in drafted)
+    return float(np.median([(high - low) / 2 for low, high in intervals]))
 
 
 def _accuracy(training: dict) -> list[str]:
@@ -130,11 +144,16 @@ def _trees(result: dict) -> list[str]:
 
 
 def _flatness(result: dict) -> str:
-    cost = StepCost(tuple(result["step_seconds"]), result["draft_seconds"])
-    each = _listed(f"{cost.overhead(rows):.2f}" for rows in FLAT)
+    rounds = Rounds.of(result["rounds"])
+    places = [rounds.rows.index(rows) for rows in FLAT]
+    middle = np.median(rounds.overheads(), axis=0)[places]
+    low, high = np.quantile(rounds.overheads(), (0.1, 0.9), axis=0)[:, places]
+    each = _listed(f"{value:.2f}" for value in middle)
+    spread = _listed(f"{a:.2f} to {b:.2f}" for a, b in zip(low, high))
     return (
         f"Timed before that race, steps of {_listed(FLAT)} rows, their drafts included, took {each} plain steps of "
-        f"{1e3 * cost.step_seconds[0]:.1f} ms: means over rounds, while a shared machine changes."
+        f"their own round (medians over {len(rounds.seconds)} rounds; 80 % of the rounds: {spread}); a plain step took "
+        f"{1e3 * np.median(rounds.seconds[:, 0]):.1f} ms."
     )
 
 
@@ -150,7 +169,9 @@ def _comparison(result: dict) -> list[str]:
         f"{nodes[0]} to {nodes[-1]} nodes of other answers. Speed-up: measured in one race of "
         f"{len(result['bench']['questions'])} questions, up to {result['config']['max_new_tokens']} tokens each, every "
         "set of heads with its tree for this machine, against plain decoding of the base that it drafts for; "
-        f"{same:,} of {all_of:,} greedy and exact answers are that base's plain ones:"
+        f"{same:,} of {all_of:,} greedy and exact answers are that base's plain ones. Other questions of the same "
+        f"kinds would move a speed-up by {_typical_spread(result['bench']['runs']):.2f} either way (median of the "
+        "table, 95 %):"
     )
     ways = list(dict.fromkeys(_way(row) for row in speed))
     shown = nodes[min(1, len(nodes) - 1)]

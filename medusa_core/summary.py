@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from statistics import median
 
+from medusa_core import resample
+
 PLAIN = "plain"
 
 
@@ -15,11 +17,12 @@ def summarise(runs: list[dict]) -> list[dict]:
     follows.
     Speeds and step_ms are medians over the repeats, tokens_per_second_min and _max the spread.
     overhead = step_ms / plain_step_ms and speedup = tokens_per_second / plain's, against the plain run of the
-    same temperature. identical: prompts whose greedy tokens equal plain decoding's, None when sampling.
+    same temperature; speedup_low, speedup_high: where 95 % of it lie with other questions (resample.py).
+    identical: prompts whose greedy tokens equal plain decoding's, None when sampling.
     """
     rows = []
     for run in runs:
-        plain = _plain_of(run, runs)
+        plain = plain_of(run, runs)
         rows.append(
             {**_labels(run), **_rates(run["samples"], plain["samples"]), "identical": _identical(run, plain)}
         )
@@ -30,7 +33,7 @@ def by_category(runs: list[dict]) -> list[dict]:
     """One flat row a run and category, keys as in `summarise` plus "category"."""
     rows = []
     for run in runs:
-        plain = _plain_of(run, runs)
+        plain = plain_of(run, runs)
         for category in dict.fromkeys(sample["category"] for sample in run["samples"]):
             own, others = (
                 [sample for sample in each["samples"] if sample["category"] == category]
@@ -42,17 +45,17 @@ def by_category(runs: list[dict]) -> list[dict]:
 
 def table(rows: list[dict]) -> str:
     """The summary as a text table."""
-    lines = [
-        ("", "acceptance", "T", "tokens/step", "tokens/s", "step ms", "overhead", "speed-up", "identical")
-    ]
+    head = "acceptance, T, tokens/step, tokens/s, step ms, overhead, speed-up, 95%, identical"
+    lines = [("", *head.split(", "))]
     for row in rows:
         identical = "" if row["identical"] is None else f"{row['identical']}/{row['prompts']}"
         numbers = ("tokens_per_step", "tokens_per_second", "step_ms", "overhead", "speedup")
         cells = ["-" if row[key] is None else f"{row[key]:.2f}" for key in numbers]
+        cells.append("" if row["name"] == PLAIN else f"{row['speedup_low']:.2f} to {row['speedup_high']:.2f}")
         lines.append((row["name"], row["acceptance"], f"{row['temperature']:g}", *cells, identical))
     widths = [max(map(len, column)) for column in zip(*lines)]
     left, right = str.ljust, str.rjust
-    sides = (left, left, *[right] * 7)
+    sides = (left, left, *[right] * 8)
     return "\n".join(
         "  ".join(side(*cell) for side, *cell in zip(sides, line, widths)).rstrip() for line in lines
     )
@@ -63,13 +66,14 @@ def by_way(rows: list[dict]) -> dict[str, dict]:
     return {f"{row['name']}, {row['acceptance']}": row for row in rows if row["name"] != PLAIN}
 
 
-def _labels(run: dict) -> dict:
-    return {key: run[key] for key in ("name", "acceptance", "temperature")}
-
-
-def _plain_of(run: dict, runs: list[dict]) -> dict:
+def plain_of(run: dict, runs: list[dict]) -> dict:
+    """The plain decoding that a run is compared with: of its base and temperature."""
     wanted = run.get("plain", PLAIN), run["temperature"]  # results before several bases do not name it
     return next(each for each in runs if (each["name"], each["temperature"]) == wanted)
+
+
+def _labels(run: dict) -> dict:
+    return {key: run[key] for key in ("name", "acceptance", "temperature")}
 
 
 def _rates(samples: list[dict], plain: list[dict]) -> dict:
@@ -78,6 +82,7 @@ def _rates(samples: list[dict], plain: list[dict]) -> dict:
     step_ms, plain_step_ms = (
         _median(totals, "decode_seconds", "decode_steps", 1e3) for totals in (repeats, plain_repeats)
     )
+    low, high = resample.interval(samples, plain)
     return {
         "prompts": len(samples),
         "tokens": sum(sample["tokens"] for sample in samples),
@@ -90,6 +95,8 @@ def _rates(samples: list[dict], plain: list[dict]) -> dict:
         "plain_step_ms": plain_step_ms,
         "overhead": step_ms / plain_step_ms if step_ms and plain_step_ms else None,
         "speedup": median(per_second) / median(r["tokens"] / r["seconds"] for r in plain_repeats),
+        "speedup_low": low,
+        "speedup_high": high,
     }
 
 

@@ -22,9 +22,40 @@ def texts(count, seed=0):
     return TextRanks([np.minimum(rng.geometric([0.6, 0.4, 0.3], (40, 3)) - 1, 30) for _ in range(count)])
 
 
-def test_a_verdict_is_one_of_three():
+def test_a_verdict_says_whether_a_claim_holds_or_why_nobody_knows():
     words = [claims.verdict("c", holds, "f")["verdict"] for holds in (True, False, None)]
     assert words == ["reproduced", "not reproduced", "not testable here"]
+    assert claims.verdict("c", None, "f", claims.UNDECIDED)["verdict"] == "undecided"
+
+
+def race(seconds):
+    """Runs of a comparison: greedy answers of 10 tokens by name, each base with its plain decoding."""
+    bases = {"plain": "plain", "a": "plain", "plain b": "plain b", "b": "plain b"}
+    return [
+        {"name": name, "acceptance": "greedy", "temperature": 0.0, "plain": bases[name],
+         "samples": [{"tokens": 10, "seconds": each} for each in own]}
+        for name, own in seconds.items()
+    ]  # fmt: skip
+
+
+def test_a_gain_is_measured_against_each_sets_own_base():
+    even = race({"plain": [2.0, 2.0], "a": [1.0, 1.0], "plain b": [6.0, 6.0], "b": [2.0, 2.0]})
+    assert claims.gain(even, "b", "a") == pytest.approx((1.0, 1.0))
+    torn = race({"plain": [2.0, 2.0], "a": [1.0, 1.0], "plain b": [2.0, 2.0], "b": [0.5, 4.0]})
+    low, high = claims.gain(torn, "b", "a")
+    assert low < 0 < high
+
+
+@pytest.mark.parametrize(("low", "high", "holds"), [(0.1, 0.2, True), (-0.2, -0.1, False), (-0.1, 0.1, None)])
+def test_an_interval_that_holds_zero_decides_nothing(low, high, holds):
+    assert claims.sign(low, high) is holds
+
+
+def test_a_searched_tree_of_every_size_up_to_64_is_judged():
+    chosen, judged = texts(60).halves()
+    rows = claims.measured_trees(chosen, judged, COST, most=80)
+    sizes = [row["nodes"] for row in rows if row["family"] == "searched"]
+    assert sizes == [*range(1, 65), 72, 80]
 
 
 def test_dense_trees_have_widths_that_never_grow_and_fit():

@@ -24,6 +24,11 @@ def row(name, acceptance, temperature, **numbers):
     return {**labels, **defaults, **numbers}
 
 
+def run(name, temperature, seconds, *texts):
+    samples = [{"tokens": 10, "seconds": seconds, **text} for text in texts]
+    return {"name": name, "temperature": temperature, "samples": samples}
+
+
 @pytest.fixture
 def root(tmp_path):
     """A repository with results and a README without tables."""
@@ -39,9 +44,9 @@ def root(tmp_path):
             row("medusa1", "greedy", 0.0, **medusa),
         ],
         "runs": [
-            {"samples": [{"text": "a"}, {"text": "b"}]},
-            {"samples": [{"text": "c"}, {"text": "d"}]},
-            {"samples": [{"text": "a", "plain_text": "a"}, {"text": "x", "plain_text": "b"}]},
+            run("plain", 0.0, 2.0, {"text": "a"}, {"text": "b"}),
+            run("plain", 0.7, 2.0, {"text": "c"}, {"text": "d"}),
+            run("medusa1", 0.0, 1.6, {"text": "a", "plain_text": "a"}, {"text": "x", "plain_text": "b"}),
         ],
     }
     heads = [{"heads": "kept", "head": k, "top-1": 0.3 / k, "top-5": 0.6 / k} for k in (1, 2)]
@@ -56,8 +61,8 @@ def root(tmp_path):
 def test_tables_say_what_the_result_files_say(root):
     assert readme.main(root) == 0
     text = (root / "README.md").read_text()
-    assert "| medusa1 | greedy | 0 | 26.0 | 1.56 | 1.20 | 1.30 | 1 of 2 |" in text
-    assert "| base alone | sampling | 0.7 | 20.0 | 1.00 | 1.00 | 1.00 |  |" in text
+    assert "| medusa1 | greedy | 0 | 26.0 | 1.56 | 1.20 | 1.30 | 1.25 to 1.25 | 1 of 2 |" in text
+    assert "| base alone | sampling | 0.7 | 20.0 | 1.00 | 1.00 | 1.00 |  |  |" in text
     assert "| top-1 | 30.0% | 15.0% |" in text
     assert "4 questions, up to 32 tokens each, on 2 threads, Test CPU (AVX2)" in text
     assert "3 nodes below the root of the heads' tree:" in text
@@ -74,7 +79,7 @@ def test_a_benchmark_without_avx512_has_a_table_of_its_own(root):
     (folder / "benchmark_avx2.json").write_text(json.dumps(bench))
     assert readme.main(root) == 0
     before, after = (root / "README.md").read_text().split("without AVX-512, on 2 threads, Old CPU (AVX2)")
-    assert "| 1.30 | 1 of 2 |" in before and "| 1.11 | 1 of 2 |" in after
+    assert "| 1.30 | 1.25 to 1.25 |" in before and "| 1.11 | 1.25 to 1.25 |" in after
 
 
 def test_a_run_without_steps_has_no_tokens_per_step(root):
@@ -83,7 +88,10 @@ def test_a_run_without_steps_has_no_tokens_per_step(root):
     bench["summary"][2] |= {"tokens_per_step": None, "overhead": None}
     file.write_text(json.dumps(bench))
     assert readme.main(root) == 0
-    assert "| medusa1 | greedy | 0 | 26.0 | - | - | 1.30 | 1 of 2 |" in (root / "README.md").read_text()
+    assert (
+        "| medusa1 | greedy | 0 | 26.0 | - | - | 1.30 | 1.25 to 1.25 | 1 of 2 |"
+        in (root / "README.md").read_text()
+    )
 
 
 def test_trees_and_training_speed_are_told_where_they_were_measured(root):
@@ -99,9 +107,9 @@ def test_trees_and_training_speed_are_told_where_they_were_measured(root):
     chain = {**plain, "name": "chain", "tokens_per_step": 1.5, "speedup": 1.25, "predicted_speedup": 1.3}
     ways = [{**way, "identical": 7, "prompts": 8} for way in (plain, chain)]
     machine = {"cpu": "Test CPU", "threads": 2, "instruction_sets": ["AVX2"]}
-    seconds = [0.008] * 7 + [0.010] * 4 + [0.012] * 4 + [0.015]
     search = {"config": {"max_new_tokens": 64}, "machine": machine, "ways": ways}
-    search |= {"step_seconds": seconds, "draft_seconds": 0.001}
+    slow, fast = [0.010, 0.010, 0.015, 0.019], [0.005, 0.010, 0.010, 0.010]
+    search["rounds"] = {"rows": [1, 8, 12, 16], "seconds": [slow, slow, fast], "drafts": [0.001] * 3}
     (folder / "search_trees.json").write_text(json.dumps(search))
     speed = {"teacher_weight": 0.5, "training_seconds": {"jittor": 600, "torch": 900}}
     training = {"positions": 130000, "epochs": 4}
@@ -111,8 +119,9 @@ def test_trees_and_training_speed_are_told_where_they_were_measured(root):
     text = (root / "README.md").read_text()
     assert "| chain | 1.00 | 1.50 | 1.00 | 0.00 | 1.25 (1.30 predicted) | 7 of 8 |" in text
     assert (
-        "steps of 8, 12 and 16 rows, their drafts included, took 1.38, 1.62 and 2.00 plain steps of 8.0 ms"
-        in text
+        "steps of 8, 12 and 16 rows, their drafts included, took 1.10, 1.60 and 2.00 plain steps of their own round "
+        "(medians over 3 rounds; 80 % of the rounds: 1.10 to 1.98, 1.60 to 2.08 and 2.00 to 2.16); a plain step took "
+        "10.0 ms" in text
     )
     assert "up to 64 tokens each, greedy, on 2 threads, Test CPU (AVX2), without the prompt's forward" in text
     assert "with the teacher term 10.0 minutes in Jittor, 15.0 in torch" in text
@@ -127,11 +136,14 @@ def test_the_comparison_and_the_claims_are_told_where_they_were_measured(root):
              for name, acceptance, value, same in (
                  ("plain", "greedy", 1.0, None), ("gru", "greedy", 1.3, 5), ("gru", "typical", 1.5, 0),
                  ("gru + context", "greedy", 1.6, 4))]  # fmt: skip
+    runs = [{**run("plain", 0.0, 2.0, {}), "plain": "plain"}, {**run("gru", 0.0, 1.0, {}), "plain": "plain"}]
+    runs[0]["samples"].append({"tokens": 10, "seconds": 3.0})
+    runs[1]["samples"].append({"tokens": 10, "seconds": 2.5})
     comparison = {
         "config": {"max_new_tokens": 64},
         "machine": {"cpu": "Test CPU", "threads": 2, "instruction_sets": ["AVX2"]},
         "heads": [{"name": "gru", **heads}],
-        "bench": {"summary": speed, "questions": [{}] * 5},
+        "bench": {"summary": speed, "questions": [{}] * 5, "runs": runs},
     }
     (folder / "comparison.json").write_text(json.dumps(comparison))
     claims = {"summary": [{"claim": "trees help", "verdict": "reproduced", "figure": "1.5 < 1.9"}]}
@@ -141,6 +153,7 @@ def test_the_comparison_and_the_claims_are_told_where_they_were_measured(root):
     assert "| gru | 1.33 | 8 | 40 / 20 | 1.70 | 1.90 | 0.75 | 1.30 | 1.50 | 1.60 |" in text
     assert "speed-up, greedy | speed-up, typical | speed-up, greedy + context |" in text
     assert "one race of 5 questions" in text and "9 of 10 greedy and exact answers" in text
+    assert "would move a speed-up by 0.40 either way" in text  # from 1.2 to 2.0
     assert "| trees help | reproduced | 1.5 < 1.9 |" in text
 
 
