@@ -181,6 +181,11 @@ def random_tree(nodes: int, depth: int, width: int, rng: np.random.Generator) ->
     return Tree.from_paths(chosen)
 
 
+def capacity(depth: int, width: int) -> int:
+    """How many nodes below the root a tree of `depth` heads with `width` ranks each can have."""
+    return sum(width**level for level in range(1, depth + 1))
+
+
 def search(accuracy, nodes: int) -> Tree:
     """The tree of `nodes` nodes below the root with the most expected tokens: the largest path products.
 
@@ -204,7 +209,7 @@ def search_for_machine(accuracy, step_time, draft_time: float) -> Tree:
             f"step_time must list positive seconds for n = 1, 2, ... rows, got shape {step_time.shape}"
         )
     accuracy = _checked_accuracy(accuracy)
-    nodes = min(len(step_time) - 1, _capacity(*accuracy.shape))
+    nodes = min(len(step_time) - 1, capacity(*accuracy.shape))
     best = _best_paths(accuracy, nodes)
     expected = 1 + np.cumsum([0.0] + [value for value, _ in best])  # (nodes + 1,)
     seconds = step_time[: nodes + 1] + np.where(np.arange(nodes + 1) > 0, draft_time, 0.0)
@@ -303,12 +308,8 @@ def _checked_accuracy(accuracy) -> np.ndarray:
     return accuracy
 
 
-def _capacity(depth: int, width: int) -> int:
-    return sum(width**level for level in range(1, depth + 1))
-
-
 def _check_capacity(nodes: int, depth: int, width: int) -> None:
-    if nodes < 0 or nodes > _capacity(depth, width):
+    if nodes < 0 or nodes > capacity(depth, width):
         raise TreeError(
-            f"{nodes} nodes asked for, but {depth} levels of {width} ranks hold 0 to {_capacity(depth, width)}"
+            f"{nodes} nodes asked for, but {depth} levels of {width} ranks hold 0 to {capacity(depth, width)}"
         )

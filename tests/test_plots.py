@@ -220,6 +220,11 @@ def test_expected_tokens_curve_holds_the_searched_trees():
     assert list(figure.data[0].x) == [1, 2, 3]
 
 
+def test_the_line_of_one_head_ends_with_its_last_rank():
+    figure = plots.fig_expected_tokens({"one": [[0.5, 0.2]], "small": ACCURACY}, sizes=[1, 2, 3])
+    assert [list(line.x) for line in figure.data] == [[1, 2], [1, 2, 3]]
+
+
 # --------------------------------------------------------------------------------------------- training
 
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from medusa_core.accept import Verdict
 from medusa_core.plots.masks import path_name
 from medusa_core.plots.palette import COLOURS, DASHES, FONT_SIZE, ramp, styled
-from medusa_core.tree import Tree, expected_tokens, path_products, search
+from medusa_core.tree import Tree, capacity, expected_tokens, path_products, search
 
 # Outcome of a node -> (colour, symbol); reasons of accept.Verdict that share an outcome share the look.
 OUTCOMES = {
@@ -84,14 +84,15 @@ def fig_tree(tree: Tree, accuracy=None, verdict: Verdict | None = None, texts=No
 def fig_expected_tokens(accuracy: dict[str, object], sizes) -> go.Figure:
     """Expected tokens per step of the best tree of each size, one line for each name -> accuracy (K, R).
 
-    sizes: nodes below the root.
+    sizes: nodes below the root; a line ends where its heads have no more paths.
     """
     figure = go.Figure()
     for (name, table), colour, dash in zip(accuracy.items(), ramp(len(accuracy)), _dashes(len(accuracy))):
-        expected = [expected_tokens(search(table, nodes), table) for nodes in sizes]
+        possible = [nodes for nodes in sizes if nodes <= capacity(*np.shape(table))]
+        expected = [expected_tokens(search(table, nodes), table) for nodes in possible]
         figure.add_trace(
             go.Scatter(
-                x=list(sizes),
+                x=possible,
                 y=[round(value, 4) for value in expected],
                 mode="lines+markers",
                 name=name,
