@@ -232,7 +232,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m medusa_core.convert", description=__doc__.splitlines()[0])
     parser.add_argument("source", help='"embedded", a Hugging Face folder, a .gguf or a .pkl file')
     parser.add_argument("--out", type=Path, help="model folder to make (not for embedded)")
-    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="default: bfloat16")
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="bfloat16",
+        help="of the folder (default: bfloat16); decoding rounds float16 to bfloat16, unless it is told --dtype float32",
+    )
     parser.add_argument("--config", type=Path, help="for a .pkl: the folder of config.json and tokenizer")
     parser.add_argument(
         "--template", choices=WRITABLE_TEMPLATES, help="chat template, when the tokenizer brings none"
