@@ -236,7 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--dtype",
         choices=DTYPES,
         default="bfloat16",
-        help="of the folder (default: bfloat16); decoding rounds float16 to bfloat16, unless it is told --dtype float32",
+        help="of the folder (default: bfloat16); decoding rounds float16 to bfloat16, or reads it with --dtype float32",
     )
     parser.add_argument("--config", type=Path, help="for a .pkl: the folder of config.json and tokenizer")
     parser.add_argument(
