@@ -39,10 +39,13 @@ class Rounds:
     drafts: np.ndarray
 
     def cost(self) -> StepCost:
-        """Means over the rounds; sizes between are interpolated, and a larger one never counts as cheaper."""
-        means = never_falling(self.seconds.mean(axis=0).tolist())
+        """Means over the rounds; sizes between are interpolated, and a larger one never counts as cheaper.
+
+        A tenth of the rounds is left out at either end: one in which the machine stood still would count for many.
+        """
+        means = never_falling(_mean_within(self.seconds).tolist())
         seconds = np.interp(np.arange(1, self.rows[-1] + 1), self.rows, means)
-        return StepCost(tuple(seconds.tolist()), float(self.drafts.mean()))
+        return StepCost(tuple(seconds.tolist()), float(_mean_within(self.drafts)))
 
     def overheads(self, drafted: bool = True) -> np.ndarray:
         """Each step, with its round's draft where `drafted`, over the plain step of its round: (rounds, sizes)."""
@@ -61,6 +64,12 @@ class Rounds:
     def of(cls, saved: Mapping) -> Rounds:
         """What `saved` returned."""
         return cls(tuple(saved["rows"]), np.array(saved["seconds"]), np.array(saved["drafts"]))
+
+
+def _mean_within(values: np.ndarray) -> np.ndarray:
+    """Means over the first axis without a tenth of the values at either end."""
+    cut = len(values) // 10
+    return np.sort(values, axis=0)[cut : len(values) - cut].mean(axis=0)
 
 
 def never_falling(values: Sequence[float]) -> list[float]:

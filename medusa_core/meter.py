@@ -12,6 +12,8 @@ from medusa_core import decode
 from medusa_core.cost import Rounds
 from medusa_core.tree import Tree, search
 
+UNTIMED = 3  # first steps of a size, in which Jittor may compile operators
+
 
 def any_trees(depth: int, sizes: Iterable[int]) -> dict[int, Tree]:
     """A tree of each size, the root counted, for so many heads; of any guesses, which do not change what it costs."""
@@ -37,6 +39,9 @@ class Meter:
         self._steps: dict[int, list[float]] = {n: [] for n in self._trees}
         self._drafts: list[float] = []
         self._order = np.random.default_rng(0)
+        for n, tree in self._trees.items():
+            for _ in range(UNTIMED):
+                self._step(tree, n)
 
     def round(self, burst: float = 0.1) -> None:
         """Time every size once: the median of the second half of so many seconds.

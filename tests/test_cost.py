@@ -23,6 +23,17 @@ def test_the_cost_is_the_mean_of_the_rounds_and_a_line_between_sizes():
     assert ROUNDS.cost() == StepCost((3.0, 4.0, 5.5, 7.0), draft_seconds=2.0)
 
 
+def test_a_round_in_which_the_machine_stood_still_does_not_count():
+    seconds, drafts = np.tile([1.0, 2.0], (10, 1)), np.full(10, 0.5)
+    seconds[3], drafts[7] = [90.0, 3.0], 40.0
+    assert Rounds((1, 2), seconds, drafts).cost() == StepCost((1.0, 2.0), draft_seconds=0.5)
+
+
+def test_what_is_saved_is_read_again():
+    again = Rounds.of(ROUNDS.saved())
+    assert again.rows == ROUNDS.rows and again.cost() == ROUNDS.cost()
+
+
 def test_a_step_is_compared_with_the_plain_step_of_its_own_round():
     assert ROUNDS.overheads(drafted=False).tolist()[:2] == [[1.0, 1.5, 2.0], [1.0, 1.0, 2.0]]
     assert ROUNDS.overheads().tolist()[:2] == [[1.0, 2.0, 2.5], [1.0, 1.5, 2.5]]

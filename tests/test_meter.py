@@ -29,6 +29,18 @@ def test_without_a_drafter_nothing_is_drafted():
     assert measured.drafts.tolist() == [0.0]
 
 
+def test_first_steps_of_every_size_go_by_before_the_clock_starts():
+    drafted = []
+
+    class Counting(FakeDrafter):
+        def draft(self, hidden, token, tree):
+            drafted.append(tree.size)
+            return super().draft(hidden, token, tree)
+
+    meter.Meter(FakeBase(), Counting(FakeBase()), {1: chain(0), 2: chain(1), 3: chain(2)}, past=8)
+    assert drafted == [2] * meter.UNTIMED + [3] * meter.UNTIMED
+
+
 def test_every_round_keeps_its_steps_and_its_draft(monkeypatch):
     own = meter.Meter(FakeBase(), FakeDrafter(FakeBase()), {1: chain(0), 3: chain(2)}, past=8)
     first = {1: (0.0, 2.0), 3: (1.0, 4.0)}  # seconds of draft and step, by rows
