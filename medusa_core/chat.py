@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from medusa_core import answers, generate, heads, ranks, text
+from medusa_core import answers, calibrate, generate, heads, ranks, text
 from medusa_core.answers import Drafting, Settings
 
 EPILOG = """\
@@ -100,6 +100,7 @@ def _run(options: argparse.Namespace) -> None:
         raise answers.SettingsError("--prompt is empty; a prompt needs at least one character")
     base = answers.load_base(options.model, options.heads, options.dtype)
     drafting = answers.load_drafting(options.heads, options.tree, options.drafts, base)
+    calibrate.warn(options.heads, options.tree, [options.drafts])
     tokenizer = text.load_tokenizer(base.folder)
 
     def write(piece: str) -> None:

@@ -60,7 +60,7 @@ def read_questions(path: Path | str):
     Raises DataError naming file, line and key; an empty turn is an error.
     """
     path = Path(path)
-    if _text(path).lstrip().startswith("["):
+    if _is_list(path):
         rows = []
         for index, row in enumerate(read_sharegpt(path)):
             turns = [message["content"] for message in row["messages"] if message["role"] == "user"]
@@ -91,7 +91,12 @@ def read_questions(path: Path | str):
 
 
 def read_prompts(path: Path | str) -> list[str]:
-    """Read JSON lines of {"prompt": str}; raises DataError naming file and line."""
+    """Read JSON lines of {"prompt": str}, or the first human turns of a ShareGPT file (recognised by its leading "[").
+
+    Raises DataError naming file and line or item.
+    """
+    if _is_list(Path(path)):
+        return [question["turns"][0] for question in read_questions(path)]
     prompts = []
     for where, row in _json_lines(Path(path)):
         prompt = row.get("prompt")
@@ -158,6 +163,10 @@ def _load_json(path: Path) -> object:
         raise DataError(
             f"{path}:{error.lineno}: not valid JSON: {error.msg} at column {error.colno}"
         ) from None
+
+
+def _is_list(path: Path) -> bool:
+    return _text(path).lstrip().startswith("[")
 
 
 def _text(path: Path) -> str:
@@ -241,11 +250,12 @@ def write_tokens(
 ) -> TokenSet:
     """Write answers to a Parquet file in one atomic step and return them as `read_tokens` would.
 
-    A row is {"prompt_ids", "answer_ids", "sample"}; a pair of prompt and answer that came before is left out.
+    A row is {"prompt_ids", "answer_ids", "sample"}; a pair of prompt and answer that came before is left out. Rows with
+    the same "split_by" (token ids; default: the prompt) lie on the same side of the split.
     `metadata` (seed, settings; JSON values) goes into the file's schema; `held_out` is the held-out share of prompts.
     Raises DataError naming the row when it has no prompt, no answer or a negative id.
     """
-    kept: dict[tuple[bytes, bytes], tuple[np.ndarray, np.ndarray, int]] = {}
+    kept: dict[tuple[bytes, bytes], tuple[np.ndarray, np.ndarray, int, str]] = {}
     for index, row in enumerate(rows):
         prompt, answer = (np.asarray(row[key], np.int32) for key in ("prompt_ids", "answer_ids"))
         for key, ids in (("prompt_ids", prompt), ("answer_ids", answer)):
@@ -253,16 +263,17 @@ def write_tokens(
                 raise DataError(
                     f"{path}: row {index}: {key} must be one or more token ids, none of them negative"
                 )
-        kept.setdefault((prompt.tobytes(), answer.tobytes()), (prompt, answer, int(row["sample"])))
+        split = split_of(row.get("split_by", prompt), held_out)
+        kept.setdefault((prompt.tobytes(), answer.tobytes()), (prompt, answer, int(row["sample"]), split))
     if not kept:
         raise DataError(f"{path}: no rows to write")
-    prompts, answers, samples = zip(*kept.values(), strict=True)
+    prompts, answers, samples, splits = zip(*kept.values(), strict=True)
     metadata = {**metadata, "held_out": held_out}
     columns = {
         "prompt_ids": pa.array(prompts, pa.list_(pa.int32())),
         "answer_ids": pa.array(answers, pa.list_(pa.int32())),
         "sample": pa.array(samples, pa.int32()),
-        "split": pa.array([split_of(prompt, held_out) for prompt in prompts], pa.string()),
+        "split": pa.array(splits, pa.string()),
     }
     table = pa.table(columns).replace_schema_metadata({"medusa_core": json.dumps(metadata)})
     with replacing(path) as temporary:

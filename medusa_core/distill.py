@@ -203,7 +203,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--model", default="embedded", help='"embedded" or a model folder (default: %(default)s)'
     )
-    parser.add_argument("--prompts", type=Path, help='JSON lines of {"prompt": ...}')
+    parser.add_argument("--prompts", type=Path, help='JSON lines of {"prompt": ...}, or a ShareGPT file')
     parser.add_argument("--self-prompts", type=int, default=0, help="prompts the model writes itself")
     parser.add_argument(
         "--samples", type=int, default=2, help="answers to every given prompt (default: %(default)s)"

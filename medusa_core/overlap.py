@@ -24,10 +24,10 @@ def words(text: str) -> list[str]:
 
 
 def unique_prompts(prompts: Iterable[str]) -> list[str]:
-    """Prompts in their order, each wording once; case, spaces and punctuation do not make a wording new."""
-    seen: dict[tuple[str, ...], str] = {}
+    """Prompts in their order, each wording once; case, spaces and the marks at its end do not make a wording new."""
+    seen: dict[str, str] = {}
     for prompt in prompts:
-        seen.setdefault(tuple(words(prompt)), prompt)
+        seen.setdefault(" ".join(prompt.casefold().split()).rstrip(".!? "), prompt)
     return list(seen.values())
 
 

@@ -34,11 +34,9 @@ def test_every_evaluation_turn_is_recognised_inside_a_chat():
     assert [hit.prompt for hit in found] == list(range(160))
 
 
-def test_unique_prompts_ignore_case_spaces_and_punctuation():
-    assert unique_prompts(["What is it?", "what  is it", "What is that?"]) == [
-        "What is it?",
-        "What is that?",
-    ]
+def test_unique_prompts_ignore_case_spaces_and_the_mark_at_the_end():
+    different = ["What is it?", "What is that?", "What is 3 + 4?", "What is 3 - 4?"]
+    assert unique_prompts([different[0], "what  is it", *different[1:], "WHAT IS 3 + 4"]) == different
 
 
 def test_the_shipped_seed_prompts_are_distinct_and_hold_no_evaluation_prompt():

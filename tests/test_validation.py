@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from medusa_core import published, scenarios, tree, validation
+from medusa_core import published, scenarios, simulate, tree, validation
 from medusa_core.simulate import Scenario, SimulationError, forward_seconds
 from medusa_core.validation import calibrated, medians, own_rows, published_rows, read_result, step_cost_rows
 
-CPU = scenarios.machine("2-core CPU")
+CPU = simulate.Machine("2-core CPU", 22.5e9, 294e9, 1.0, "made up", overlap=False)
 
 
 def test_half_of_the_published_speedups_are_predicted_within_nine_percent():
