@@ -327,6 +327,17 @@ def test_speedup_bars_are_the_rows_of_the_result():
     assert figure.layout.shapes[0].y0 == 1
 
 
+def test_a_figure_of_many_runs_grows_by_their_lines_in_the_legend_and_drops_the_numbers():
+    few, many = bench_result(), bench_result()
+    drafted = [run for run in many["runs"] if run["name"] != "plain"][0]
+    row = [row for row in many["summary"] if row["name"] != "plain"][0]
+    many["runs"] += [{**drafted, "name": f"other {n}"} for n in range(5)]
+    many["summary"] += [{**row, "name": f"other {n}"} for n in range(5)]
+    for draw in (plots.fig_speedup, plots.fig_tokens_per_step):
+        assert draw(many).layout.height > draw(few).layout.height
+        assert draw(few).data[0].text and draw(many).data[0].text is None
+
+
 def test_a_result_without_drafted_runs_draws_no_bars():
     result = bench_result()
     plain = {key: [row for row in result[key] if row["name"] == summary.PLAIN] for key in result}

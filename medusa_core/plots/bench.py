@@ -12,6 +12,7 @@ from medusa_core.results import head_of, temperature_of
 from medusa_core.summary import PLAIN
 
 PHASES = ("verify", "accept", "commit", "draft")
+LABELLED = 4  # runs side by side whose bars are wide enough for a number
 
 
 def fig_tokens_per_step(result: dict) -> go.Figure:
@@ -31,7 +32,7 @@ def fig_tokens_per_step(result: dict) -> go.Figure:
             y=[round(counts[tokens] / steps, 4) for tokens in produced],
             name=f"{_label(run)}: {mean:.2f} tokens/step",
             marker=_bar(colour, pattern),
-            text=[f"{counts[tokens] / steps:.0%}" for tokens in produced],
+            text=[f"{counts[tokens] / steps:.0%}" for tokens in produced] if len(runs) <= LABELLED else None,
             textposition="outside",
             cliponaxis=False,
             customdata=[counts[tokens] for tokens in produced],
@@ -40,7 +41,8 @@ def fig_tokens_per_step(result: dict) -> go.Figure:
         )
     figure.update_xaxes(title="tokens produced by a step", dtick=1)
     figure.update_yaxes(title="share of steps", tickformat=".0%")
-    return styled(figure, "How many tokens a step brings", barmode="group", legend=_below())
+    height = _height(len(runs))
+    return styled(figure, "How many tokens a step brings", height, barmode="group", legend=_below())
 
 
 def fig_step_time(result: dict) -> go.Figure:
@@ -90,7 +92,7 @@ def fig_speedup(result: dict) -> go.Figure:
             y=[round(each, 3) for each in value],
             name=f"{_label(row)}: {row['speedup']:.2f}x",
             marker=_bar(colour, pattern),
-            text=[f"{each:.2f}" for each in value],
+            text=[f"{each:.2f}" for each in value] if len(rows) <= LABELLED else None,
             textposition="outside",
             textangle=-90 if len(rows) > 1 else 0,
             cliponaxis=False,
@@ -100,7 +102,8 @@ def fig_speedup(result: dict) -> go.Figure:
         )
     figure.add_hline(y=1, line={"color": COLOURS["plain"], "width": 2, "dash": "dash"})
     figure.update_yaxes(title="times as fast as plain", rangemode="tozero")
-    return styled(figure, "Speed-up by category (dashed: plain decoding)", barmode="group", legend=_below())
+    title, height = "Speed-up by category (dashed: plain decoding)", _height(len(rows))
+    return styled(figure, title, height, barmode="group", legend=_below())
 
 
 def way(row: dict) -> dict:
@@ -135,6 +138,11 @@ def _bar(colour: str, pattern: str) -> dict:
 
 def _repeat(values, count: int) -> list:
     return [values[i % len(values)] for i in range(count)]
+
+
+def _height(runs: int) -> int:
+    """Pixels of a figure whose legend, below it, has a line a run: the bars keep theirs."""
+    return 460 + 24 * max(0, runs - 2)
 
 
 def _below(height: int = 460) -> dict:

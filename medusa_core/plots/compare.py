@@ -65,22 +65,25 @@ def fig_heads_accuracy(result: dict) -> go.Figure:
 
 def fig_heads_cost(result: dict, nodes: int) -> go.Figure:
     """What heads cost against what they bring: milliseconds of a draft and tokens a step, at `nodes` nodes."""
-    rows = result["heads"]
+    rows = sorted(result["heads"], key=lambda row: row["draft_ms"][str(nodes)])
     step_ms = 1e3 * result["step_seconds"][0]
+    milliseconds = [round(row["draft_ms"][str(nodes)], 3) for row in rows]
     figure = go.Figure(
         go.Scatter(
-            x=[round(row["draft_ms"][str(nodes)], 3) for row in rows],
+            x=milliseconds,
             y=[round(row["tokens_per_step"][str(nodes)], 4) for row in rows],
             mode="markers+text",
             text=[html.escape(row["name"]) for row in rows],
-            textposition="top center",
+            textposition=[f"middle {('left', 'right')[place % 2]}" for place in range(len(rows))],
             marker={"size": 14, "color": COLOURS["ancestor"], "symbol": "diamond"},
             customdata=[[row["parameters"] / 1e6, row["draft_ms"][str(nodes)] / step_ms] for row in rows],
             hovertemplate="%{text}: %{x:.2f} ms a draft, %{customdata[1]:.0%} of a plain step<br>"
             "%{y:.3f} tokens/step, %{customdata[0]:.2f} million parameters<extra></extra>",
         )
     )
-    figure.update_xaxes(title=f"milliseconds a draft (a plain step: {step_ms:.1f})", rangemode="tozero")
+    figure.update_xaxes(
+        title=f"milliseconds a draft (a plain step: {step_ms:.1f})", range=[0, 1.25 * max(milliseconds)]
+    )
     figure.update_yaxes(title=f"tokens / step, {nodes} nodes")
     return styled(figure, "What heads cost, and what they bring")
 
