@@ -41,7 +41,10 @@ def replies(
         except text.TextError as error:
             left_out.append(f"{each['id']}: {error}")
             continue
-        rows += _rows(ids[:context], labels[:context])
+        found = list(_rows(ids[:context], labels[:context]))
+        if not found:
+            left_out.append(f"{each['id']}: its first question alone fills the model's {context} tokens")
+        rows += found
     return rows, left_out
 
 
@@ -88,7 +91,7 @@ def write_replies(
 
 
 def _named(left_out: list[str]) -> str:
-    return f"{len(left_out)} conversations left out; the first: {'; '.join(left_out[:NAMED])}"
+    return f"Conversations left out: {len(left_out)}; the first: {'; '.join(left_out[:NAMED])}"
 
 
 def main(arguments: list[str] | None = None) -> int:

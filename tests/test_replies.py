@@ -43,7 +43,8 @@ def test_a_conversation_is_cut_where_the_context_ends():
     context = len(whole[1]["prompt_ids"]) + 1
     cut, _ = replies.replies(tokenizer, [conversation()], context, "chatml")
     assert len(cut) == 2 and cut[1]["answer_ids"].tolist() == whole[1]["answer_ids"][:1].tolist()
-    assert replies.replies(tokenizer, [conversation()], len(whole[0]["prompt_ids"]), "chatml") == ([], [])
+    rows, left_out = replies.replies(tokenizer, [conversation()], len(whole[0]["prompt_ids"]), "chatml")
+    assert rows == [] and left_out[0].startswith("three turns: its first question alone fills the model's")
 
 
 def test_a_greeting_and_an_unanswered_question_are_left_away_and_a_torn_conversation_is_named():
@@ -72,7 +73,7 @@ def test_the_command_writes_a_token_set_whose_conversations_are_not_torn_between
     said = capsys.readouterr().out
     assert (
         "120 replies" in said
-        and "1 conversations left out; the first: asked: asks evaluation question 7" in said
+        and "Conversations left out: 1; the first: asked: asks evaluation question 7" in said
     )
     tokens = read_tokens(out)
     tokenizer = text.load_tokenizer(embedded())
@@ -88,7 +89,7 @@ def test_a_file_without_a_usable_reply_is_an_error_that_says_why(tmp_path, capsy
     source = sharegpt(tmp_path / "chats.json", ("x", [("user", "a"), ("user", "b"), ("assistant", "c")]))
     assert replies.main(["--conversations", str(source), "--out", str(tmp_path / "t.parquet")]) == 1
     assert (
-        "no reply can be used. 1 conversations left out; the first: x: message 1" in capsys.readouterr().err
+        "no reply can be used. Conversations left out: 1; the first: x: message 1" in capsys.readouterr().err
     )
     assert not (tmp_path / "t.parquet").exists()
     with pytest.raises(DataError, match="no such file"):
