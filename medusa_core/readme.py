@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from medusa_core import peer_summary, resample
+from medusa_core import peer_summary
 from medusa_core.cost import Rounds
 from medusa_core.files import replacing
 from medusa_core.runtime import ROOT
 from medusa_core.stamp import in_words
-from medusa_core.summary import PLAIN, plain_of
+from medusa_core.summary import PLAIN, interval, plain_of
 
 BEGIN = "<!-- results: begin; written by `python -m medusa_core.readme` -->"
 END = "<!-- results: end -->"
@@ -78,7 +78,9 @@ def _speed_table(bench: dict) -> list[str]:
         acceptance = "sampling" if plain and row["temperature"] else row["acceptance"]
         values = (row[key] for key in ("tokens_per_step", "overhead", "speedup"))
         numbers = ["-" if value is None else f"{value:.2f}" for value in values]
-        spread = "" if plain else _spread(run, bench["runs"])
+        # Not from the summary, where older results have no interval.
+        low, high = interval(run, bench["runs"])
+        spread = "" if plain else f"{low:.2f} to {high:.2f}"
         speed = f"{row['tokens_per_second']:.1f}"
         texts = "" if plain else f"{same} of {len(samples)}"
         rows.append([name, acceptance, f"{row['temperature']:g}", speed, *numbers, spread, texts])
@@ -86,14 +88,8 @@ def _speed_table(bench: dict) -> list[str]:
     return _markdown([*columns, "same text as base alone"], rows)
 
 
-def _spread(run: dict, runs: list[dict]) -> str:
-    low, high = resample.interval(run["samples"], plain_of(run, runs)["samples"])
-    return f"{low:.2f} to {high:.2f}"
-
-
 def _typical_spread(runs: list[dict]) -> float:
-    drafted = [run for run in runs if plain_of(run, runs) is not run]
-    intervals = (resample.interval(run["samples"], plain_of(run, runs)["samples"]) for run in drafted)
+    intervals = (interval(run, runs) for run in runs if plain_of(run, runs) is not run)
     return float(np.median([(high - low) / 2 for low, high in intervals]))
 
 

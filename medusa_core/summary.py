@@ -22,9 +22,15 @@ def summarise(runs: list[dict]) -> list[dict]:
     """
     rows = []
     for run in runs:
-        plain = plain_of(run, runs)
+        plain, (low, high) = plain_of(run, runs), interval(run, runs)
         rows.append(
-            {**_labels(run), **_rates(run["samples"], plain["samples"]), "identical": _identical(run, plain)}
+            {
+                **_labels(run),
+                **_rates(run["samples"], plain["samples"]),
+                "speedup_low": low,
+                "speedup_high": high,
+                "identical": _identical(run, plain),
+            }
         )
     return rows
 
@@ -72,6 +78,11 @@ def plain_of(run: dict, runs: list[dict]) -> dict:
     return next(each for each in runs if (each["name"], each["temperature"]) == wanted)
 
 
+def interval(run: dict, runs: list[dict]) -> tuple[float, float]:
+    """Where 95 % of a run's speed-ups lie with other questions (resample.py)."""
+    return resample.interval(run["samples"], plain_of(run, runs)["samples"])
+
+
 def _labels(run: dict) -> dict:
     return {key: run[key] for key in ("name", "acceptance", "temperature")}
 
@@ -82,7 +93,6 @@ def _rates(samples: list[dict], plain: list[dict]) -> dict:
     step_ms, plain_step_ms = (
         _median(totals, "decode_seconds", "decode_steps", 1e3) for totals in (repeats, plain_repeats)
     )
-    low, high = resample.interval(samples, plain)
     return {
         "prompts": len(samples),
         "tokens": sum(sample["tokens"] for sample in samples),
@@ -95,8 +105,6 @@ def _rates(samples: list[dict], plain: list[dict]) -> dict:
         "plain_step_ms": plain_step_ms,
         "overhead": step_ms / plain_step_ms if step_ms and plain_step_ms else None,
         "speedup": median(per_second) / median(r["tokens"] / r["seconds"] for r in plain_repeats),
-        "speedup_low": low,
-        "speedup_high": high,
     }
 
 
