@@ -202,15 +202,12 @@ def _as_list(tree: Tree, values, name: str) -> list:
 
 
 def _checked_logits(tree: Tree, logits) -> np.ndarray:
-    logits = _as_float(logits)
+    logits = np.asarray(logits)
+    if logits.dtype != np.float64:
+        logits = logits.astype(np.float32, copy=False)
     if logits.ndim != 2 or len(logits) != tree.size:
         raise ValueError(f"logits must be ({tree.size}, vocabulary) for this tree, got shape {logits.shape}")
     return logits
-
-
-def _as_float(logits) -> np.ndarray:
-    logits = np.asarray(logits)
-    return logits if logits.dtype == np.float64 else logits.astype(np.float32, copy=False)
 
 
 def _verdict(tree, tokens, passed, last, next_token, probability, threshold, tie) -> Verdict:
