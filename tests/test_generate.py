@@ -89,6 +89,18 @@ def test_medusa_writes_the_same_greedy_answers_in_fewer_steps(tmp_path):
         assert sum(other["choices"][0]["steps"]) < sum(one["choices"][0]["steps"])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "acceptance"),
+    [
+        ([], "greedy"),
+        (["--temperature", "0.7"], "exact"),
+        (["--temperature", "0.7", "--acceptance", "typical"], "typical"),
+    ],
+)
+def test_no_text_is_changed_unless_it_is_asked_for(arguments, acceptance):
+    assert generate.acceptance_of(generate.parser().parse_args(arguments)) == acceptance
+
+
 def test_exact_acceptance_draws_what_plain_sampling_draws(tmp_path):
     settings = {"acceptance": "exact", "temperature": 0.8, "seed": 4}
     plain = write(tmp_path / "plain.jsonl", **settings)
