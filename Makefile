@@ -48,7 +48,7 @@ format: .venv/installed  ## Rewrite the code in the project's style
 lab: .venv/installed  ## Open the notebooks in JupyterLab
 	.venv/bin/jupyter lab --notebook-dir notebooks
 
-notebooks: .venv/installed  ## Run the chapters where they lie and save their outputs (CHAPTERS='01 04': only these)
+notebooks: .venv/browser  ## Run the chapters where they lie and save their outputs (CHAPTERS='01 04': only these)
 	.venv/bin/python -m medusa_core.refresh $(CHAPTERS)
 
 doctor: .venv/installed  ## Say what this machine has and lacks, with the fix for each lack
@@ -59,7 +59,7 @@ clean:  ## Remove .venv, run outputs and caches; models and shipped artifacts st
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/browser: .venv/installed
-	@echo 'Installing playwright, 52 MB, without a browser of its own'
+	@echo 'Installing playwright and kaleido, 52 MB, without a browser of their own'
 	@.venv/bin/python -m pip install --quiet -e '.[dev,browser]'
 	@touch $@
 

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from medusa_core import runtime
+from medusa_core import pictures, runtime
 from medusa_core.files import replacing
 from medusa_core.report import WIDGET_VIEW
 from medusa_core.study import chapters
@@ -55,6 +55,7 @@ def refresh(notebook: Path) -> None:
     from nbclient.exceptions import CellControlSignal, DeadKernelError
 
     content = nbformat.read(notebook, as_version=4)
+    known = pictures.saved(content)
     client = NotebookClient(
         content,
         timeout=CELL_SECONDS,
@@ -69,6 +70,10 @@ def refresh(notebook: Path) -> None:
     except (CellControlSignal, DeadKernelError) as error:
         raise RefreshError(f"{notebook.name}: {error}") from error
     clean(content, notebook.name)
+    try:
+        pictures.draw(content, known)
+    except pictures.NoPictures as error:
+        print(f" without pictures of its figures: {error}", file=sys.stderr)
     nbformat.validate(content)
     with replacing(notebook) as temporary:
         nbformat.write(content, temporary)

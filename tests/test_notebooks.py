@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from medusa_core import pictures
+
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 MOST_BYTES, MOST_COLUMNS, MOST_LINES = 1_000_000, 100, 20
 # A path that only exists on the machine of whoever ran the chapter.
@@ -49,6 +51,12 @@ def test_no_cell_failed_or_wrote_to_standard_error(path):
         for output in cell["outputs"]:
             assert output["output_type"] != "error", source(cell)
             assert output.get("name") != "stderr", "".join(output["text"])
+
+
+@each_notebook
+def test_every_figure_has_its_picture_for_code_hosts(path):
+    left = [output["data"][pictures.PLOTLY]["layout"].get("title") for output in pictures.missing(read(path))]
+    assert not left, "make .venv/browser && .venv/bin/python -m medusa_core.pictures"
 
 
 @each_notebook

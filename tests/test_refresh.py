@@ -1,14 +1,15 @@
 """Refreshing chapters: what is kept, what is taken out, and that a failed run leaves the file as it was."""
 
 import json
+import sys
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from medusa_core import refresh
+from medusa_core import pictures, refresh
 from medusa_core.refresh import CONTROLS, RefreshError, clean
-from medusa_core.report import WIDGET_VIEW
+from medusa_core.report import PLOTLY, WIDGET_VIEW
 
 
 def notebook(*outputs):
@@ -45,6 +46,30 @@ def test_text_on_standard_error_is_refused_by_cell():
     content = notebook(new_output("stream", name="stderr", text="compiling 3/4\n"))
     with pytest.raises(RefreshError, match=r"01_x.ipynb: cell 1 .*\ncompiling 3/4\n"):
         clean(content, "01_x.ipynb")
+
+
+def test_a_figure_that_did_not_change_keeps_its_picture(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kaleido", None)
+    path = tmp_path / "01_x.ipynb"
+    figure = {"data": [], "layout": {"title": {"text": "kept"}}}
+    output = new_output("display_data", data={PLOTLY: figure, pictures.PNG: "AAAA"})
+    output.metadata[pictures.DRAWN] = pictures.digest(figure)
+    show = f"from IPython.display import display\ndisplay({{{PLOTLY!r}: {figure}}}, raw=True)"
+    nbformat.write(new_notebook(cells=[new_code_cell(show, outputs=[output])]), path)
+    refresh.refresh(path)
+    (kept,) = json.loads(path.read_text())["cells"][0]["outputs"]
+    assert kept["data"][pictures.PNG].strip() == "AAAA"
+
+
+def test_without_a_browser_a_chapter_is_saved_without_pictures(study, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kaleido", None)
+    path = study / "notebooks" / "01_works.ipynb"
+    show = f"from IPython.display import display\ndisplay({{{PLOTLY!r}: {{'data': [], 'layout': {{}}}}}}, raw=True)"
+    nbformat.write(new_notebook(cells=[new_code_cell(show)]), path)
+    assert refresh.main(["01"], study) == 0
+    (saved,) = json.loads(path.read_text())["cells"][0]["outputs"]
+    assert saved["data"].keys() == {PLOTLY}
+    assert "without pictures" in capsys.readouterr().err
 
 
 @pytest.fixture
