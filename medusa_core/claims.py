@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import accumulate, product
 from math import exp, sqrt
+from operator import mul
 
 import numpy as np
 
@@ -41,42 +42,50 @@ def shapes(shares: PathShares, depth: int, most: int) -> Iterator[tuple[str, Tre
     for length in range(1, depth + 1):
         yield "chain", tree.chain(length)
     for widths in _widths(depth, most):
-        yield "dense", tree.dense(widths)
+        if widths[0] > 1 and list(widths) == sorted(widths, reverse=True):
+            yield "dense", tree.dense(widths)
     for nodes in sorted({*range(1, min(most, 64) + 1), *range(72, most + 1, 8), most}):
         if nodes <= len(shares.share):
             yield "searched", shares.best(nodes)
 
 
-def _widths(depth: int, most: int) -> Iterator[tuple[int, ...]]:
+def _widths(depth: int, most: int, least: int = 1) -> Iterator[tuple[int, ...]]:
+    """Widths by depth, each up to WIDEST, of all dense trees of `least` to `most` nodes below the root."""
     for length in range(1, depth + 1):
         for widths in product(range(1, WIDEST + 1), repeat=length):
-            falling = all(a >= b for a, b in zip(widths, widths[1:]))
-            if falling and widths[0] > 1 and np.cumprod(widths).sum() <= most:
+            if least <= sum(accumulate(widths, mul)) <= most:
                 yield widths
 
 
 def measured_trees(chosen: TextRanks, judged: TextRanks, cost: StepCost, most: int) -> list[dict]:
-    """A row a tree: family, nodes, depth, tokens_per_step on texts it was not chosen on, and predicted speedup."""
+    """A row a tree: family, nodes, depth, tokens_per_step on texts it was not chosen on, predicted overhead and
+    speedup, and `texts`: (tokens, steps) of each text.
+    """
     shares = chosen.shares()
-    found = []
-    for family, shape in shapes(shares, chosen.heads, most):
-        tokens = judged.tokens_per_step(shape)
-        speedup = tokens / cost.overhead(shape.size)
-        found.append({"family": family, "nodes": shape.size - 1, "depth": shape.max_depth,
-                      "tokens_per_step": tokens, "speedup": speedup})  # fmt: skip
-    return found
+    return [_judged(family, shape, judged, cost) for family, shape in shapes(shares, chosen.heads, most)]
 
 
 def random_trees(judged: TextRanks, least: int, most: int, samples: int, seed: int) -> list[dict]:
-    """Random trees of `least` to `most` nodes, as the paper samples its dense ones; rows as of `measured_trees`."""
-    rng, found = np.random.default_rng(seed), []
-    for nodes in np.linspace(least, most, samples).astype(int):
-        shape = tree.random_tree(int(nodes), judged.heads, WIDEST, rng)
-        tokens = judged.tokens_per_step(shape)
-        found.append(
-            {"family": "random", "nodes": int(nodes), "depth": shape.max_depth, "tokens_per_step": tokens}
-        )
-    return found
+    """Random dense trees of `least` to `most` nodes, as the paper samples them, smallest first.
+
+    A dense tree takes the first few guesses of each depth, in all combinations; widths may grow with depth. Each of all
+    such trees is drawn with the same probability, none twice. Rows as of `measured_trees`, without speed-ups.
+    """
+    all_widths = list(_widths(judged.heads, most, least))
+    places = np.random.default_rng(seed).permutation(len(all_widths))[:samples]
+    rows = [_judged("random", tree.dense(all_widths[place]), judged) for place in places]
+    return sorted(rows, key=lambda row: row["nodes"])
+
+
+def _judged(family: str, shape: Tree, judged: TextRanks, cost: StepCost | None = None) -> dict:
+    texts = judged.steps(shape)
+    tokens, steps = np.sum(texts, axis=0).tolist()
+    row = {"family": family, "nodes": shape.size - 1, "depth": shape.max_depth,
+           "tokens_per_step": tokens / steps, "texts": texts}  # fmt: skip
+    if cost is not None:
+        row |= {"overhead": cost.overhead(shape.size)}
+        row |= {"speedup": row["tokens_per_step"] / row["overhead"]}
+    return row
 
 
 def best_of(rows: Sequence[Mapping], family: str, key: str, most: int | None = None) -> dict:
@@ -107,23 +116,25 @@ def thresholds(
     """Answer prompts with exact acceptance and with typical acceptance at every epsilon, delta being its root.
 
     A row each: epsilon (None for exact), tokens, tokens_per_step, perplexity of the answers under the base at
-    temperature 1, and the share of tokens that end a stretch of 4 which the answer held before.
+    temperature 1, the share of tokens that end a stretch of 4 which the answer held before, and of each answer `texts`,
+    (tokens, steps), and `losses`, (sum of -log p, tokens).
     """
     shared = {"max_new_tokens": max_new_tokens, "temperature": temperature}
     asked = {None: Settings(**shared, acceptance="exact")}
     asked |= {e: Settings(**shared, acceptance="typical", epsilon=e, delta=sqrt(e)) for e in epsilons}
     found = []
     for epsilon, settings in asked.items():
-        tokens = steps = repeated = 0
-        loss = 0.0
+        texts, losses, repeated = [], [], 0
         for number, prompt in enumerate(prompts):
             trace = answers.answer(base, drafting, prompt, replace(settings, seed=seed + number))
-            tokens, steps = tokens + len(trace.tokens) - 1, steps + len(trace.steps) - 1
-            loss += answer_loss(base, prompt, trace.tokens)
+            texts.append((len(trace.tokens) - 1, len(trace.steps) - 1))
+            losses.append((answer_loss(base, prompt, trace.tokens), len(trace.tokens)))
             repeated += repeats(trace.tokens)
-        whole = tokens + len(prompts)
+        (tokens, steps), (loss, whole) = np.sum(texts, axis=0).tolist(), np.sum(losses, axis=0).tolist()
+        whole = int(whole)
         found.append({"epsilon": epsilon, "tokens": whole, "tokens_per_step": tokens / max(steps, 1),
-                      "perplexity": exp(loss / whole), "repeated": repeated / whole})  # fmt: skip
+                      "perplexity": exp(loss / whole), "repeated": repeated / whole,
+                      "texts": texts, "losses": losses})  # fmt: skip
     return found
 
 
@@ -155,6 +166,33 @@ def gain(runs: Sequence[dict], name: str, other: str) -> tuple[float, float]:
     greedy = {run["name"]: run for run in runs if run["acceptance"] == "greedy"}
     pairs = [(greedy[each], summary.plain_of(greedy[each], runs)) for each in (name, other)]
     return resample.difference(*(run["samples"] for pair in pairs for run in pair))
+
+
+def apart(
+    first: Sequence[tuple], second: Sequence[tuple], overheads: tuple[float, float] = (1.0, 1.0)
+) -> bool | None:
+    """Whether `first` is surely the larger: sum over sum of (part, whole) pairs, a pair for each text.
+
+    The texts are drawn anew, the same for both (resample.py); None where the middle 95 % of the differences hold zero.
+    overheads: what a whole counts on either side, for speed-ups from (tokens, steps).
+    """
+    sides = [
+        [{"tokens": part, "seconds": whole * price} for part, whole in pairs]
+        for pairs, price in zip((first, second), overheads)
+    ]
+    one = [{"tokens": 1, "seconds": 1}] * len(first)
+    return sign(*resample.difference(sides[0], one, sides[1], one))
+
+
+def ascending(rows: Sequence[Mapping], speed: bool = False) -> bool | None:
+    """Whether trees bring more tokens a step, or are faster, row by row: each than the one before, as `apart` says."""
+    found = [
+        apart(
+            after["texts"], before["texts"], (after["overhead"], before["overhead"]) if speed else (1.0, 1.0)
+        )
+        for before, after in zip(rows, rows[1:])
+    ]
+    return False if False in found else None if None in found else True
 
 
 def sign(low: float, high: float) -> bool | None:

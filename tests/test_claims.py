@@ -58,13 +58,23 @@ def test_a_searched_tree_of_every_size_up_to_64_is_judged():
     assert sizes == [*range(1, 65), 72, 80]
 
 
-def test_dense_trees_have_widths_that_never_grow_and_fit():
+def test_dense_trees_are_all_that_fit():
     widths = list(claims._widths(3, 20))
-    assert (2,) in widths and (4, 4) in widths and (2, 2, 2) in widths and (3, 2, 2) not in widths[:3]
-    assert len(set(widths)) == len(widths)
+    assert (2,) in widths and (4, 4) in widths and (2, 2, 2) in widths and (1, 3, 4) in widths
+    assert (4, 5) not in widths and len(set(widths)) == len(widths)
     for each in widths:
         assert tree.dense(each).size - 1 == np.cumprod(each).sum() <= 20
-        assert list(each) == sorted(each, reverse=True)
+    assert set(claims._widths(3, 20, least=10)) == {w for w in widths if np.cumprod(w).sum() >= 10}
+
+
+def test_the_best_dense_tree_is_looked_for_among_falling_widths():
+    chosen, _ = texts(60).halves()
+    sizes = {shape.size - 1 for family, shape in claims.shapes(chosen.shares(), 3, 12) if family == "dense"}
+    assert sizes == {*range(2, 13)}  # among them 2 = (2,), 4 = (2, 1), 9 = (3, 2), but no chain
+    names = [family for family, _ in claims.shapes(chosen.shares(), 3, 12)]
+    assert names.count("dense") == sum(
+        w[0] > 1 and list(w) == sorted(w, reverse=True) for w in claims._widths(3, 12)
+    )
 
 
 def test_every_family_is_judged_and_the_best_of_each_is_found():
@@ -88,10 +98,35 @@ def test_every_family_is_judged_and_the_best_of_each_is_found():
     assert len(plots.fig_claim_steps(rows).data) == 3
 
 
-def test_random_trees_are_fixed_by_their_seed():
+def test_random_trees_are_dense_and_fixed_by_their_seed():
     judged = texts(10)
     first, again = (claims.random_trees(judged, 5, 50, 4, seed=3) for _ in range(2))
-    assert first == again and [row["nodes"] for row in first] == [5, 20, 35, 50]
+    assert first == again and len(first) == 4
+    sizes = [row["nodes"] for row in first]
+    assert sizes == sorted(sizes) and sizes[0] >= 5 and sizes[-1] <= 50
+    everything = claims.random_trees(judged, 5, 9, 1000, seed=0)
+    dense = [tree.dense(w) for w in claims._widths(3, 9, least=5)]
+    assert sorted(row["tokens_per_step"] for row in everything) == sorted(map(judged.tokens_per_step, dense))
+
+
+def test_what_texts_drawn_anew_would_turn_is_not_decided():
+    better, worse = [(10, 5), (12, 6), (9, 5)], [(10, 8), (12, 9), (9, 7)]
+    assert claims.apart(better, worse) is True and claims.apart(worse, better) is False
+    assert (
+        claims.apart(better, worse, (1.5, 1.0)) is None and claims.apart(better, worse, (3.0, 1.0)) is False
+    )
+    assert claims.apart([(10, 5), (10, 9)], [(10, 6), (10, 8)]) is None
+    assert claims.apart(better, better) is None
+
+
+def test_an_order_holds_where_every_step_of_it_does():
+    low, high = (
+        {"texts": [(10, 8), (12, 9)], "overhead": 1.0},
+        {"texts": [(10, 5), (12, 6)], "overhead": 2.0},
+    )
+    assert claims.ascending([low, high]) is True and claims.ascending([low, high], speed=True) is False
+    assert claims.ascending([low, high, high]) is None
+    assert claims.ascending([low, high, high, low]) is False
 
 
 def test_more_heads_never_bring_less_on_the_texts_a_tree_was_chosen_on():
@@ -133,6 +168,10 @@ def test_a_looser_threshold_accepts_more(monkeypatch):
     assert [row["epsilon"] for row in rows] == [None, 0.0001, 0.9]
     assert rows[1]["tokens_per_step"] > rows[2]["tokens_per_step"] >= 1
     assert all(row["perplexity"] == pytest.approx(2.0) for row in rows)
+    for row in rows:
+        tokens, steps = np.sum(row["texts"], axis=0)
+        assert row["tokens_per_step"] == tokens / steps and row["tokens"] == tokens + 2
+        assert [tokens for _, tokens in row["losses"]] == [tokens + 1 for tokens, _ in row["texts"]]
     assert len(plots.fig_claim_epsilon(rows).data) == 3
 
 
