@@ -23,14 +23,9 @@ def summarise(result: Mapping) -> dict:
     None when no answer has two tokens, share also when none was measured).
     """
     rows = [_row(peer) for peer in result["peers"]]
+    shares, speeds, rates = _of_the_memory(result)
     seconds = sum(sample["seconds"] for peer in result["peers"] for sample in peer["samples"])
     size = result["config"]["bytes_per_token"]
-    rates = {each["question_id"]: max(each["bytes_per_second"]) for each in result["bandwidth"]}
-    plain = next(peer["samples"] for peer in result["peers"] if peer["name"] == REFERENCE)
-    speeds = {
-        s["question_id"]: (s["tokens"] - 1) / (s["seconds"] - s["prefill"]) for s in plain if s["tokens"] > 1
-    }
-    shares = [speeds[name] * size / rate for name, rate in rates.items() if name in speeds]
     rate = mean(rates.values())
     roofline = {
         "bytes_per_second": rate,
@@ -42,6 +37,17 @@ def summarise(result: Mapping) -> dict:
         "share": median(shares) if shares else None,
     }
     return {"summary": rows, "roofline": roofline, "waiting_share": result["waiting_seconds"] / seconds}
+
+
+def _of_the_memory(result: Mapping) -> tuple[list[float], dict, dict]:
+    """Plain decoding's speed by what the memory allowed at the time, then both, by question: tokens/s and bytes/s."""
+    rates = {each["question_id"]: max(each["bytes_per_second"]) for each in result["bandwidth"]}
+    plain = next(peer["samples"] for peer in result["peers"] if peer["name"] == REFERENCE)
+    speeds = {
+        s["question_id"]: (s["tokens"] - 1) / (s["seconds"] - s["prefill"]) for s in plain if s["tokens"] > 1
+    }
+    size = result["config"]["bytes_per_token"]
+    return [speeds[name] * size / rate for name, rate in rates.items() if name in speeds], speeds, rates
 
 
 def _row(peer: Mapping) -> dict:
@@ -86,16 +92,18 @@ def label(name: str, config: Mapping) -> str:
 
 def notes(result: Mapping) -> list[str]:
     """What belongs below the table: the roofline in words, how quiet waiting was, versions, absent peers."""
-    config, roofline = result["config"], result["roofline"]
+    config, (shares, _, rates) = result["config"], _of_the_memory(result)
+    size, low, high = config["bytes_per_token"], min(rates.values()), max(rates.values())
     bound = (
-        f"Reading the bfloat16 weights, {roofline['bytes_per_token'] / 1e6:.0f} MB a token, at the "
-        f"{roofline['bytes_per_second'] / 1e9:.1f} GB/s measured in the same run "
-        f"({roofline['low'] / 1e9:.0f} to {roofline['high'] / 1e9:.0f}) allows "
-        f"{roofline['tokens_per_second']:.1f} tokens/s"
+        f"Reading the bfloat16 weights moves {size / 1e6:.0f} MB a token. Measured beside {len(rates)} of the "
+        f"questions, the memory gave {low / 1e9:.0f} to {high / 1e9:.0f} GB/s, which allows {low / size:.0f} to "
+        f"{high / size:.0f} tokens/s"
     )
-    if roofline["share"] is not None:
-        speed, share = roofline["decode_tokens_per_second"], roofline["share"]
-        bound += f"; plain decoding makes {speed:.1f} after the prompt, {share:.0%} of what the memory gave at the time"
+    if shares:
+        bound += (
+            f"; after the prompt, plain decoding made {median(shares):.0%} of what it allowed at the time (median of "
+            f"{len(shares)} questions; {min(shares):.0%} to {max(shares):.0%})"
+        )
     waiting = f"Programs that waited for their turn used {result['waiting_share']:.1%} of a core."
     versions = sorted(
         {f"{name} {version}" for own in config["versions"].values() for name, version in own.items()}
