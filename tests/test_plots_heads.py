@@ -60,9 +60,12 @@ def test_an_ablation_has_a_line_for_each_teacher_weight():
         for teacher in (0.5, 0.0)
         for feature in (0.0, 0.1)
     ]
-    none, half = plots.fig_ablation(rows).data
+    figure = plots.fig_ablation(rows)
+    none, half = figure.data
     assert none.name == "teacher weight 0" and none.x == ("0", "0.1") and none.y == (1.0, 1.1)
     assert half.y == (1.5, 1.6)
+    low, high = figure.layout.yaxis.range
+    assert low == 1 and high > 1.6  # gains keep their size beside plain decoding
 
 
 def test_cost_and_gain_are_labelled_markers():

@@ -120,7 +120,7 @@ def fig_expert_load(loads: Mapping[str, tuple]) -> go.Figure:
 
 
 def fig_ablation(rows: Sequence[Mapping]) -> go.Figure:
-    """Tokens a step of every combination of loss terms, a line for each teacher weight.
+    """Tokens a step of every combination of loss terms above plain decoding's 1, a line for each teacher weight.
 
     rows: {"feature weight", "teacher weight", "tokens/step"}.
     """
@@ -132,7 +132,8 @@ def fig_ablation(rows: Sequence[Mapping]) -> go.Figure:
         features = [f"{row['feature weight']:g}" for row in own]
         _line(figure, features, values, f"teacher weight {teacher:g}", number, len(teachers))
     figure.update_xaxes(title="weight of the feature regression", type="category")
-    figure.update_yaxes(title="tokens / step")
+    most = max(row["tokens/step"] for row in rows)
+    figure.update_yaxes(title="tokens / step", range=[1, 1 + 1.15 * (most - 1)])  # no zoom into noise
     return styled(figure, "Which terms of the loss earn their place?", legend=BELOW)
 
 
