@@ -48,10 +48,14 @@ def train(config: TrainConfig, base, data: TokenSet, resume: bool = False) -> di
     seen = hidden.compute(base, chosen, config.hidden_dtype)
     unseen = hidden.compute(base, data.select("held-out"), config.hidden_dtype)
     history = fit(model, seen, unseen, config, resume)
-    header = {"config": dataclasses.asdict(config), "held_out": history["held_out"][-1]}
+    header = {
+        "config": dataclasses.asdict(config),
+        "data": history["data"],
+        "held_out": history["held_out"][-1],
+    }
     if ranks.first():
-        heads.forget(runtime.ROOT / config.out)
         heads.save(runtime.ROOT / config.out, model, header)
+        heads.forget(runtime.ROOT / config.out)
         remove_checkpoints(config)
     ranks.barrier()
     return history

@@ -134,11 +134,15 @@ def train_jointly(config: Train2Config, base, data: TokenSet, resume: bool = Fal
         history = fit(model, seen, unseen, config, key, resume)
     finally:
         base.adapt(None)
-    header = {"config": dataclasses.asdict(config), "held_out": history["held_out"][-1]}
+    header = {
+        "config": dataclasses.asdict(config),
+        "data": history["data"],
+        "held_out": history["held_out"][-1],
+    }
     if ranks.first():
-        heads.forget(out)
         lora.save(out / heads.ADAPTERS_FILE, adapters, base.folder, header)
         heads.save(out, drafter, header)
+        heads.forget(out, (heads.TREE_FILE, heads.PLAN_FILE))
         train_loop.remove_checkpoints(config)
     ranks.barrier()
     return history

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import re
 import typing
 from dataclasses import dataclass
@@ -32,9 +33,11 @@ class Training:
     """What every training has: what decides the weights, and where they go; paths are relative to the repository."""
 
     model: str = option("embedded", 'base model: "embedded" or a model folder')
-    data: str = option("artifacts/data/distilled.parquet", "token set")
-    out: str = option("artifacts/runs/heads/medusa1", "folder of the trained heads")
-    run: str = option("artifacts/runs/train/medusa1", "folder of checkpoints and history.json")
+    data: str = option("artifacts/data/distilled.parquet", "token set, its path from the repository")
+    out: str = option("artifacts/runs/heads/medusa1", "folder of the trained heads, from the repository")
+    run: str = option(
+        "artifacts/runs/train/medusa1", "folder of checkpoints and history.json, from the repository"
+    )
     kind: str = option("medusa", "kind of heads")
     num_heads: int = option(4, "heads: how many tokens ahead are guessed")
     num_layers: int = option(1, "residual blocks of a head")
@@ -67,12 +70,19 @@ class Training:
     def __post_init__(self):
         every = ("eval_every", "log_every", "checkpoint_every")
         parts = ("batch_positions", "micro_batches", "block")
-        for name in ("epochs", "learning_rate", "clip", "decay", "eval_positions", *every, *parts):
-            if getattr(self, name) <= 0:
-                raise TrainError(f"{name} is {getattr(self, name)}, expected more than 0")
-        for name in ("state_size", "warmup_steps", "max_positions", "weight_decay", *KIND_SETTINGS):
-            if getattr(self, name) < 0:
+        sizes = ("num_heads", "num_layers", "experts", "active_experts", "eval_positions", *every, *parts)
+        for name in ("epochs", "learning_rate", "clip", "decay", *sizes):
+            if not 0 < getattr(self, name) < math.inf:
+                raise TrainError(f"{name} is {getattr(self, name)}, expected a number above 0")
+        rest = ("state_size", "warmup_steps", "max_positions", "weight_decay", "final_ratio", "seed")
+        for name in (*rest, *KIND_SETTINGS):
+            if not 0 <= getattr(self, name) < math.inf:
                 raise TrainError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        if self.output == "draft" and self.draft_vocab_size < 1:
+            raise TrainError(f"draft_vocab_size is {self.draft_vocab_size}, expected 1 or more")
+        for name in ("out", "run"):
+            if not getattr(self, name).strip():
+                raise TrainError(f"{name} is empty, expected a folder")
         if self.batch_positions % (self.micro_batches * self.block):
             raise TrainError(
                 f"batch_positions {self.batch_positions} is not a multiple of "
@@ -94,7 +104,8 @@ class Training:
         for key, value in raw.items():
             if key not in known:
                 raise TrainError(f"{path}: unknown key {key!r}; expected some of {', '.join(known)}")
-            if not isinstance(value, known[key]) and not (known[key] is float and isinstance(value, int)):
+            wanted = (int, float) if known[key] is float else known[key]
+            if not isinstance(value, wanted) or (isinstance(value, bool) and known[key] is not bool):
                 hint = (
                     "; YAML reads 1e-3 as text: write 1.0e-3"
                     if re.fullmatch(r"[+-]?\d+e.*", str(value), re.I)

@@ -110,7 +110,12 @@ def _finished(config: Training, key: str, weights: Path) -> dict | None:
         raise TrainError(f"{path}: not JSON ({error}); delete it to train again") from None
     _, header = checkpoint.load(weights)
     same = history.get("config") == header.get("config") == dataclasses.asdict(config)
-    return history if same and history.get("data") == key else None
+    if not (
+        same and history.get("data") == header.get("data") == key
+    ):  # it died before its weights were written
+        return None
+    remove_checkpoints(config)
+    return history
 
 
 def block_numbers(seed: int, step: int, per_step: int, blocks: int) -> np.ndarray:

@@ -194,7 +194,8 @@ def test_the_heads_loss_reaches_the_adapters_and_the_base_stays(joint):
         parameters = model.state_dict()
         gradients = jt.grad(model.loss(batch, counts, 0.8, 0.0).loss, list(parameters.values()))
         norms[model.heads_scale] = {name: np.abs(g.numpy()).max() for name, g in zip(parameters, gradients)}
-    assert max(norms[0.0].values()) < 1e-6  # the base already says what its teacher says
+    # The base already says what its teacher says: what is left is rounding.
+    assert max(norms[0.0].values()) < 1e-3 * max(norms[1.0].values())
     for name, norm in norms[1.0].items():
         assert (norm > 1e-6) == (not name.endswith("lora_A.weight")), (
             name

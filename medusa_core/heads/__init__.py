@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -147,9 +148,9 @@ def write(folder, config: HeadsConfig, tensors: dict[str, np.ndarray], header: d
     files.write_json(folder / CONFIG_FILE, config.to_dict())
 
 
-def forget(folder) -> None:
-    """Remove what belongs to the heads in `folder` and not to those that will take their place."""
-    for name in (ADAPTERS_FILE, TREE_FILE, PLAN_FILE):
+def forget(folder, names: Iterable[str] = (ADAPTERS_FILE, TREE_FILE, PLAN_FILE)) -> None:
+    """Remove what belonged to the heads that were in `folder` before those that have taken their place."""
+    for name in names:
         (Path(folder) / name).unlink(missing_ok=True)
 
 
