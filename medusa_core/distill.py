@@ -18,6 +18,7 @@ from tqdm import tqdm
 from medusa_core import ranks
 from medusa_core.batch import Request, Stretch, generate
 from medusa_core.data import DataError, TokenSet, read_prompts, read_questions, write_tokens
+from medusa_core.files import append_line, finished_lines
 from medusa_core.model_folder import MANIFEST, sha256
 from medusa_core.overlap import overlaps, unique_prompts
 from medusa_core.text import chat_ids, load_tokenizer
@@ -93,33 +94,23 @@ class Journal:
     """
 
     def __init__(self, path: Path, settings: dict):
-        self.path, self.rows = path, []
+        self.path = path
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            lines = [line for line in lines if line.endswith("\n")]  # a crash can cut the last one
-            whole = [json.loads(line) for line in lines]
-            if whole and whole[0] != {"digest": digest}:
-                raise DataError(f"{path}: made with other settings or prompts; delete it or restore them")
-            self.rows = whole[1:]
-            with path.open("r+b") as file:
-                file.truncate(sum(len(line.encode()) for line in lines))
-        self._file = path.open("a", encoding="utf-8")
-        if self._file.tell() == 0:
-            self._write({"digest": digest})
+        try:
+            first, *self.rows = finished_lines(path) or [None]
+        except ValueError as error:
+            raise DataError(str(error)) from None
+        if first == {"digest": digest}:
+            return
+        if self.rows:
+            raise DataError(f"{path}: made with other settings or prompts; delete it or restore them")
+        path.unlink(missing_ok=True)  # it holds no answer yet
+        append_line(path, {"digest": digest})
 
     def add(self, row: dict) -> None:
         """Append a finished row."""
+        append_line(self.path, row)
         self.rows.append(row)
-        self._write(row)
-
-    def close(self) -> None:
-        """Close the file, keeping it."""
-        self._file.close()
-
-    def _write(self, row: dict) -> None:
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
 
 
 def distill(base, prompts: list[str], settings: Settings, out: Path, batch: int = 48, exclude=()) -> TokenSet:
@@ -131,16 +122,19 @@ def distill(base, prompts: list[str], settings: Settings, out: Path, batch: int 
     """
     if batch < 1:
         raise DataError(f"batch is {batch}; at least 1 sequence in a forward was expected")
+    if out.is_dir():
+        raise DataError(f"{out}: a folder; expected the name of a Parquet file")
     out.parent.mkdir(parents=True, exist_ok=True)
     tokenizer = load_tokenizer(base.folder)
     prompts = unique_prompts(prompts)
     identity = {**asdict(settings), "model": sha256(base.folder / MANIFEST), "prompts": prompts}
     del identity["self_prompts"]  # answers are numbered: a run may be made longer
-    journal = _open_journal(out.with_suffix(".journal.jsonl"), identity)
-    done = {key for keys in ranks.everyones([row["key"] for row in journal.rows]) for key in keys}
     everything = list(requests(tokenizer, base.config.eos_token_ids, prompts, settings))
+    most = {each.key: _most_tokens(each, base.config.max_position_embeddings) for each in everything}
+    journal = _open_journal(out.with_name(f"{out.name}.journal.jsonl"), identity)
+    done = {key for keys in ranks.everyones([row["key"] for row in journal.rows]) for key in keys}
     todo = [request for request in everything if request.key not in done]
-    slots = max((_most_tokens(request, base.config.max_position_embeddings) for request in todo), default=0)
+    slots = max((most[request.key] for request in todo), default=0)
     own = ranks.share(todo)
     bar = {"total": len(journal.rows) + len(own), "initial": len(journal.rows), **ranks.quiet()}
     with tqdm(unit="answer", desc="distilling", **bar) as progress:
@@ -150,7 +144,6 @@ def distill(base, prompts: list[str], settings: Settings, out: Path, batch: int 
             tokens += len(journal.rows[-1]["answer_ids"])
             progress.set_postfix(answer_tokens=tokens, refresh=False)
             progress.update()
-    journal.close()
     made = {row["key"]: row for rows in ranks.everyones(journal.rows) for row in rows}
     rows = [made[key] for key in sorted(made)][: len(everything)]  # of a longer run
     rows = _usable(rows, tokenizer, settings, exclude)
@@ -177,7 +170,6 @@ def _open_journal(path: Path, identity: dict) -> Journal:
         journal = Journal(path, identity)
         for other in ranks.other_paths(path):
             left = Journal(other, identity)
-            left.close()
             for row in left.rows:
                 journal.add(row)
             other.unlink()
@@ -219,6 +211,8 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if not args.prompts and args.self_prompts < 1:
         parser.error("nothing to answer: give --prompts FILE, --self-prompts N, or both")
+    if args.out.exists():
+        parser.error(f"{args.out} already exists: delete it first or choose another --out")
     from medusa_core import llama  # starts Jittor
 
     try:

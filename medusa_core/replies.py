@@ -105,6 +105,8 @@ def main(arguments: list[str] | None = None) -> int:
     cli.add_argument("--exclude", type=Path, help="questions file whose prompts must not be trained on")
     cli.add_argument("--out", type=Path, required=True, help="Parquet file to write")
     options = cli.parse_args(arguments)
+    if options.out.exists():
+        cli.error(f"{options.out} already exists: delete it first or choose another --out")
     try:
         exclude = list(read_questions(options.exclude)) if options.exclude else ()
         folder = convert.resolve(options.model)

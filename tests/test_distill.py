@@ -63,7 +63,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_rows(base, tmp_path):
             distill.distill(base, PROMPTS, SETTINGS, tmp_path / "cut.parquet", batch=4)
     finally:
         distill.generate = generate
-    journal = tmp_path / "cut.journal.jsonl"
+    journal = tmp_path / "cut.parquet.journal.jsonl"
     assert len(journal.read_text().splitlines()) == 3
     journal.write_text(journal.read_text() + '{"key": 5, "prompt_i')  # what a crash leaves
     resumed = distill.distill(base, PROMPTS, SETTINGS, tmp_path / "cut.parquet", batch=3)
@@ -72,10 +72,45 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_rows(base, tmp_path):
 
 
 def test_a_journal_of_other_settings_is_refused(base, tmp_path):
-    journal = tmp_path / "set.journal.jsonl"
-    journal.write_text(json.dumps({"digest": "of something else"}) + "\n")
-    with pytest.raises(DataError, match="set.journal.jsonl: made with other settings"):
+    journal = tmp_path / "set.parquet.journal.jsonl"
+    journal.write_text(json.dumps({"digest": "of something else"}) + '\n{"key": 0}\n')
+    with pytest.raises(DataError, match="set.parquet.journal.jsonl: made with other settings"):
         distill.distill(base, PROMPTS, SETTINGS, tmp_path / "set.parquet")
+
+
+def test_a_journal_without_an_answer_stops_no_other_settings(tmp_path):
+    path = tmp_path / "journal"
+    distill.Journal(path, {"seed": 0})
+    distill.Journal(path, {"seed": 1}).add({"key": 4})
+    assert distill.Journal(path, {"seed": 1}).rows == [{"key": 4}]
+
+
+def test_a_damaged_line_of_a_journal_is_named(tmp_path):
+    path = tmp_path / "journal"
+    distill.Journal(path, {}).add({"key": 4})
+    path.write_text(path.read_text() + '{"key": 5, \n{"key": 6}\n')
+    with pytest.raises(DataError, match=r"journal:3: not valid JSON"):
+        distill.Journal(path, {})
+
+
+def test_a_prompt_that_is_too_long_leaves_no_journal(base, tmp_path):
+    with pytest.raises(DataError, match="answer 0 may come to"):
+        distill.distill(base, ["word " * 9000], SETTINGS, tmp_path / "long.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_no_output(base, tmp_path):
+    with pytest.raises(DataError, match="a folder; expected the name of a Parquet file"):
+        distill.distill(base, PROMPTS, SETTINGS, tmp_path)
+
+
+def test_the_command_line_replaces_no_token_set(tmp_path, capsys):
+    out = tmp_path / "kept.parquet"
+    out.write_text("kept")
+    with pytest.raises(SystemExit):
+        distill.main(["--self-prompts", "1", "--out", str(out)])
+    assert "kept.parquet already exists" in capsys.readouterr().err
+    assert out.read_text() == "kept"
 
 
 def test_evaluation_prompts_are_left_out(base, tmp_path):

@@ -151,7 +151,7 @@ def test_two_processes_distil_the_file_of_one(evaluations, tmp_path):
 
 def test_one_process_goes_on_from_what_two_had_distilled(evaluations, tmp_path):
     assert "signal 9" in together("interrupted", tmp_path).stderr
-    left = tmp_path / "set.journal.jsonl.rank1"
+    left = tmp_path / "set.parquet.journal.jsonl.rank1"
     assert len(left.read_text().splitlines()) == 1 + 2  # a digest and two answers
     mpi_jobs.answers(tmp_path)
     assert (tmp_path / "set.parquet").read_bytes() == (evaluations / "set.parquet").read_bytes()
