@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
+SIZES = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("num_key_value_heads", "head_dim", "max_position_embeddings"),
+)
+SCALINGS = {  # of rotary positions, and the numbers that each needs
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
 HEAD_OUTPUTS = ("own", "shared", "draft")
 RECURRENT_KINDS = ("gru", "gated", "redrafter", "lstm")  # of heads, in the kernel's order
 
@@ -40,16 +48,25 @@ class ModelConfig:
             raise ConfigError(
                 f"model_type {self.model_type!r} is unknown: expected one of {', '.join(MODEL_TYPES)}"
             )
+        for name in SIZES:
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ConfigError(f"{name} is {value!r}, expected a whole number of 1 or more")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ConfigError(
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of "
                 f"num_key_value_heads {self.num_key_value_heads}"
             )
-        scaling = self.rope_scaling
-        if scaling and scaling["rope_type"] not in ("linear", "llama3"):
-            raise ConfigError(
-                f"rope_scaling type {scaling['rope_type']!r} is unknown: expected linear or llama3"
-            )
+        if self.rope_scaling:
+            self._check_scaling(self.rope_scaling)
+
+    def _check_scaling(self, scaling: dict):
+        if (kind := scaling["rope_type"]) not in SCALINGS:
+            raise ConfigError(f"rope_scaling type {kind!r} is unknown: expected {' or '.join(SCALINGS)}")
+        for key in SCALINGS[kind]:
+            value = scaling.get(key)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise ConfigError(f"rope_scaling: {key} is {value!r}, expected a number above 0")
 
     @classmethod
     def from_hf(cls, raw: dict, where: str = "config.json") -> ModelConfig:
@@ -86,6 +103,8 @@ class ModelConfig:
             raise ConfigError(f"{where}: key {error.args[0]!r} is missing") from None
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
+        except (TypeError, AttributeError, ValueError, ZeroDivisionError) as error:
+            raise ConfigError(f"{where}: a value is of the wrong type or zero ({error})") from error
 
     def to_hf(self) -> dict:
         """Return a dict that transformers and `from_hf` both read."""
@@ -161,6 +180,8 @@ class HeadsConfig:
             )
         if (self.output == "draft") != (self.draft_vocab_size is not None):
             raise ConfigError('draft_vocab_size is needed with output "draft", and only there')
+        if self.draft_vocab_size is not None and self.draft_vocab_size < 1:
+            raise ConfigError(f"draft_vocab_size {self.draft_vocab_size} must be at least 1")
         if self.num_heads < 1 or self.num_layers < 1:
             raise ConfigError(
                 f"num_heads {self.num_heads} and num_layers {self.num_layers} must be at least 1"

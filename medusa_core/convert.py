@@ -136,7 +136,10 @@ def _folder_tensors(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
         if (folder / whole).exists():
             shards = [whole]
         elif index.exists():
-            shards = sorted(set(read_json(index)["weight_map"].values()))
+            named = read_json(index).get("weight_map")
+            if not isinstance(named, dict):
+                raise ConvertError(f"{index}: key 'weight_map' is missing, or no mapping of tensors to files")
+            shards = sorted(set(named.values()))
             if missing := [shard for shard in shards if not (folder / shard).is_file()]:
                 raise ConvertError(
                     f"{index}: names {', '.join(missing)}, not in the folder; download them too"
@@ -245,6 +248,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if (options.out is None) != (options.source == "embedded"):
         parser.error("--out is needed, except for the embedded model, which has its own place")
+    if options.source == "embedded" and options.dtype != "bfloat16":
+        parser.error("the embedded model is bfloat16: convert its GGUF file to have it in another dtype")
+    if options.config and not options.source.endswith(".pkl"):
+        parser.error("--config is for a .pkl file; other checkpoints bring their own")
+    if options.template and (options.source == "embedded" or options.source.endswith(".gguf")):
+        parser.error("--template is not for a GGUF file, whose tokenizer brings its own")
     try:
         if options.source == "embedded":
             print(embedded())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from medusa_core import heads
@@ -46,6 +47,8 @@ def import_heads(source: Path, out: Path, model: str | None = None) -> HeadsConf
         raise ConvertError(
             f"{path}: holds no blocks named 0.0.linear.weight, ...; it has {', '.join(sorted(found)[:5])}"
         )
+    if scalars := sorted(name for name, array in found.items() if not np.ndim(array)):
+        raise ConvertError(f"{path}: {', '.join(scalars)}: single numbers, expected vectors and matrices")
     count, layers = len(numbers), 1 + max(int(match[2]) for match in blocks)
     size = found[blocks[0][0]].shape[0]
     vocabularies = [array.shape[0] for name, array in found.items() if LM_HEAD.fullmatch(name)]
@@ -67,7 +70,7 @@ def import_heads(source: Path, out: Path, model: str | None = None) -> HeadsConf
         num_heads=count,
         num_layers=layers,
         output="own" if own else "shared",
-        base_model=str(settings.get("base_model_name_or_path", "")),
+        base_model=str(settings.get("base_model_name_or_path") or ""),
     )
     with replacing_folder(out) as partial:
         heads.write(partial, config, tensors, {"source": path.name})
@@ -102,7 +105,10 @@ def export_heads(source: str | Path, out: Path, model: str | None = None) -> Non
         written[f"{i}.{config.num_layers}.weight"] = lm_heads[i]
     written = {name: np.array(array).astype(ml_dtypes.bfloat16) for name, array in written.items()}
     with replacing_folder(out) as partial:
-        save_file(written, partial / PUBLISHED[0], metadata={"format": "pt"})
+        try:
+            save_file(written, partial / PUBLISHED[0], metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise ConvertError(f"{out}: cannot be written: {error}") from error
         write_json(
             partial / "config.json",
             {

@@ -28,6 +28,15 @@ def test_a_qwen2_window_counts_where_transformers_counts_it(more, window):
     [
         ({**QWEN2, "use_sliding_window": True, "max_window_layers": 1}, "max_window_layers is 1: expected 0"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported: expected silu"),
+        ({"vocab_size": "64"}, "vocab_size is '64', expected a whole number of 1 or more"),
+        ({"hidden_size": "64"}, "config.json: a value is of the wrong type"),
+        ({"num_key_value_heads": -1}, "num_key_value_heads is -1, expected a whole number"),
+        ({"num_attention_heads": 0}, "config.json: "),
+        ({"rope_scaling": "linear"}, "config.json: "),
+        ({"rope_scaling": {"type": "yarn"}}, "type 'yarn' is unknown: expected linear or llama3"),
+        ({"rope_scaling": {"type": "linear"}}, "rope_scaling: factor is None, expected a number above 0"),
+        ({"rope_scaling": {"type": "linear", "factor": 0}}, "rope_scaling: factor is 0, expected a number"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling: low_freq_factor is None"),
     ],
 )
 def test_what_the_forward_does_not_know_is_refused(more, message):

@@ -226,6 +226,21 @@ def test_the_command_line_converts_and_reports_errors_without_a_traceback(hub, t
         main([str(hub)])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["embedded", "--dtype", "float16"], "the embedded model is bfloat16"),
+        (["embedded", "--template", "chatml"], "--template is not for a GGUF file"),
+        (["a.gguf", "--out", "x", "--template", "chatml"], "--template is not for a GGUF file"),
+        (["folder", "--out", "x", "--config", "y"], "--config is for a .pkl file"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert message in capsys.readouterr().err
+
+
 def test_converting_starts_neither_jittor_nor_torch():
     program = (
         "import sys, medusa_core.convert, medusa_core.text, medusa_core.checkpoint\n"

@@ -116,6 +116,7 @@ def test_heads_that_have_no_published_form_are_refused(tmp_path, name):
     ("change", "message"),
     [
         (lambda found: found.pop("1.1.linear.bias"), r"medusa_lm_head\.safetensors: .*missing 1\.1\.linear\.bias"),
+        (lambda found: found.update({"1.0.linear.bias": np.zeros((), "f4")}), r"1\.0\.linear\.bias: single numbers"),
         (lambda found: found.pop("0.2.weight"), r"missing 0\.2\.weight \(50, 16\)"),
         (lambda found: found.update(extra=np.zeros(1, np.float32)), r"unexpected extra \(1,\)"),
         (lambda found: found["2.0.linear.bias"].fill(np.nan), r"tensor 2\.0\.linear\.bias is NaN"),
