@@ -9,7 +9,6 @@ B starts at zero, so untrained adapters change nothing. They are attached to the
 from __future__ import annotations
 
 import dataclasses
-from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -180,15 +179,36 @@ def merge_into(
     An adapted LM head that was tied to the embedding becomes a matrix of its own. Errors as `read`.
     """
     config, tensors = read(path, model, base_folder)
-    merged = {}
-    for name in matrices(model, config.lm_head):
-        tied = name == "lm_head" and model.tie_word_embeddings
-        weight = weights["model.embed_tokens.weight" if tied else f"{name}.weight"].astype(np.float32)
-        down, up = tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"]
-        merged[f"{name}.weight"] = weight + config.scale * (up @ down)
+    merged = Merged(model, config, tensors, weights)
     if config.lm_head:
         model = dataclasses.replace(model, tie_word_embeddings=False)
-    return model, ChainMap(merged, weights)
+    return model, merged
+
+
+class Merged(Mapping):
+    """Weights with adapters added; a matrix is merged when it is asked for, so that a base stands in memory once."""
+
+    def __init__(
+        self, model: ModelConfig, config: LoraConfig, tensors: Mapping, weights: Mapping[str, np.ndarray]
+    ):
+        self._scale, self._tensors, self._weights = config.scale, tensors, weights
+        self._sources = {f"{name}.weight": name for name in matrices(model, config.lm_head)}
+        self._tied = model.tie_word_embeddings
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        if key not in self._sources:
+            return self._weights[key]
+        tied = key == "lm_head.weight" and self._tied
+        weight = self._weights["model.embed_tokens.weight" if tied else key].astype(np.float32)
+        name = self._sources[key]
+        down, up = self._tensors[f"{name}.lora_A.weight"], self._tensors[f"{name}.lora_B.weight"]
+        return weight + self._scale * (up @ down)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self._weights, *self._sources]))
+
+    def __len__(self) -> int:
+        return len({*self._weights, *self._sources})
 
 
 def _weights_digest(folder: Path) -> str:
