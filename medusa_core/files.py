@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import json
 import os
@@ -12,10 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+class FileNameError(ValueError, argparse.ArgumentTypeError):  # argparse shows the words of the latter
+    """A text that cannot name a file."""
+
+
 def file_name(text: str) -> str:
-    """Return `text` if it can name a file in a folder that is given; raises ValueError where it leads elsewhere."""
-    if Path(text).name != text or text.startswith("."):
-        raise ValueError(f"{text!r} is not the name of a file")
+    """Return `text` if it can name a file in a folder that is given; raises FileNameError where it leads elsewhere."""
+    if not text or Path(text).name != text or text.startswith("."):
+        raise FileNameError(f"{text!r} is not the name of a file: expected one without folders, not hidden")
     return text
 
 
@@ -59,7 +64,9 @@ def replacing_folder(path: Path | str) -> Iterator[Path]:
     old = temporary.with_suffix(".old")
     try:
         yield temporary
-        temporary.chmod(0o755)  # mkdtemp makes folders that only their owner can read
+        temporary.chmod(0o755)  # mkdtemp makes folders that only their owner can read,
+        for file in temporary.iterdir():  # and some libraries such files
+            file.chmod(0o644)
         if path.exists():
             path.rename(old)  # a folder that is not empty cannot be replaced in one step
         temporary.rename(path)

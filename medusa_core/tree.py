@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from medusa_core.files import replacing
+
 
 class TreeError(ValueError):
     """Choices that are not a tree, or a tree that does not fit the heads it is used with."""
@@ -252,7 +254,8 @@ def save(tree: Tree, path, name: str = "") -> None:
     path = Path(path)
     content = {"name": name or path.stem, "choices": [list(choice) for choice in tree.choices]}
     yaml_file = path.suffix in (".yaml", ".yml")
-    path.write_text(to_yaml(content) if yaml_file else json.dumps(content) + "\n", encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text(to_yaml(content) if yaml_file else json.dumps(content) + "\n", encoding="utf-8")
 
 
 def to_yaml(content: dict) -> str:

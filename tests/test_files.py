@@ -1,11 +1,12 @@
 """Files are replaced whole, and lines that were appended come back whole."""
 
+import argparse
 import os
 from pathlib import Path
 
 import pytest
 
-from medusa_core.files import append_line, finished_lines, replacing, replacing_folder, write_json
+from medusa_core.files import append_line, file_name, finished_lines, replacing, replacing_folder, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -33,6 +34,21 @@ def test_a_line_that_was_cut_short_is_dropped_and_written_again(tmp_path):
         assert finished_lines(path) == rows[:1]
         append_line(path, rows[1])
         assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("text", ["", "a/b", "..", ".hidden"])
+def test_a_name_that_leads_elsewhere_is_refused_in_words_that_argparse_shows(text, capsys):
+    cli = argparse.ArgumentParser()
+    cli.add_argument("--name", type=file_name)
+    with pytest.raises(SystemExit):
+        cli.parse_args(["--name", text])
+    assert f"{text!r} is not the name of a file" in capsys.readouterr().err
+
+
+def test_files_of_a_new_folder_can_be_read_by_others(tmp_path):
+    with replacing_folder(tmp_path / "new") as folder:
+        (folder / "private").touch(mode=0o600)
+    assert (tmp_path / "new" / "private").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_damaged_line_is_named(tmp_path):

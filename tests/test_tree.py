@@ -1,5 +1,7 @@
 """Trees: the official buffers, the search against brute force, and the published accuracies."""
 
+import errno
+import os
 from itertools import combinations, product
 
 import numpy as np
@@ -284,3 +286,18 @@ def test_a_tree_from_parents_is_the_tree_of_its_paths():
 def test_parents_that_are_no_tree_in_row_order_are_refused(parents, message):
     with pytest.raises(TreeError, match=message):
         Tree.from_parents(parents)
+
+
+def test_a_tree_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    file = tmp_path / "tree.json"
+    trees.save(trees.chain(2), file)
+    before = file.read_text()
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="no space left on the disk"):
+        trees.save(trees.chain(3), file)
+    assert file.read_text() == before
+    assert list(tmp_path.iterdir()) == [file]
