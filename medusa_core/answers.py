@@ -67,6 +67,8 @@ class Settings:
             raise SettingsError(
                 f"acceptance {self.acceptance!r} is unknown: expected one of {', '.join(ACCEPTANCE)}"
             )
+        if self.seed < 0:
+            raise SettingsError(f"seed is {self.seed}; expected 0 or more")
         if not 0 <= self.temperature < float("inf"):
             raise SettingsError(f"temperature is {self.temperature}; expected 0 or a positive number")
         if self.temperature > 0 and self.acceptance == "greedy":
@@ -195,8 +197,9 @@ def _shipped_trees() -> dict[str, Path]:
 def fingerprints(model: str, heads_name: str, tree_name: str, drafts: Sequence[str]) -> dict[str, str]:
     """SHA-256 of each file that decides an answer or its time, by what it is: a run goes on only with the same.
 
-    drafts: ways of guessing, of DRAFTS. Raises HeadsError where there are no such heads.
+    drafts: ways of guessing, of DRAFTS. Raises HeadsError where there are no such heads, SettingsError as `check_tree`.
     """
+    check_tree(heads_name, tree_name, drafts)
     folder = heads.resolve(DEFAULT_HEADS if heads_name == "none" else heads_name)
     found = {"base": resolve(model) / MANIFEST}  # the embedded model may have to be made first
     if heads_name != "none":
@@ -218,6 +221,16 @@ def load_base(model: str, heads_name: str, dtype: str = "bfloat16"):
 
     adapters = None if heads_name == "none" else heads.adapters(heads_name)
     return llama.load(model, dtype, adapters=adapters)
+
+
+def check_tree(heads_name: str, tree_name: str, drafts: Sequence[str]) -> None:
+    """Raise SettingsError for a tree that none of the ways of drafting would ask heads to fill."""
+    if tree_name in ("auto", "dynamic"):
+        return
+    if heads_name == "none" or not any("heads" in DRAFTS[each] for each in drafts):
+        raise SettingsError(
+            f"--tree {tree_name} needs heads that draft along it: give --heads NAME, and --drafts that ask them"
+        )
 
 
 def load_drafting(name: str, tree_name: str, drafts: str, base) -> Drafting:
@@ -258,7 +271,9 @@ def load_plan(folder: Path, sources: Sequence[str]) -> Plan:
     """
     path = folder / PLAN_FILE
     if not path.is_file():
-        raise SettingsError(f"{path}: no such file; chapter 08 measures it, and --drafts heads does without")
+        raise SettingsError(
+            f"{path}: no such file; chapter 08 and `compare --write-plans` measure it, and --drafts heads does without"
+        )
     plan = plans.load(path)
     counted = None
     if "corpus" in sources:

@@ -38,7 +38,9 @@ def calibrate(
     files = {name: heads.resolve(name) / PLAN_FILE for name in names}
     for path in files.values():
         if not path.is_file():
-            raise SettingsError(f"{path}: no such file; chapter 08 writes a first one")
+            raise SettingsError(
+                f"{path}: no such file; chapter 08 and `compare --write-plans` write a first one"
+            )
     known = {name: plans.load(path) for name, path in files.items()}
     shares = {name: plans.read_shares(path) for name, path in files.items()}
     found = contestants.load(names, model)

@@ -99,6 +99,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.prompt is not None and not options.prompt.strip():
         raise answers.SettingsError("--prompt is empty; a prompt needs at least one character")
     base = answers.load_base(options.model, options.heads, options.dtype)
+    answers.check_tree(options.heads, options.tree, [options.drafts])
     drafting = answers.load_drafting(options.heads, options.tree, options.drafts, base)
     calibrate.warn(options.heads, options.tree, [options.drafts])
     tokenizer = text.load_tokenizer(base.folder)
@@ -114,8 +115,10 @@ def _run(options: argparse.Namespace) -> None:
         return
     history: list[str] = []
     while asked := input("> ").strip():
-        history.append(asked)
-        history.append(reply(base, tokenizer, drafting, history, settings, write))
+        try:
+            history += [asked, reply(base, tokenizer, drafting, [*history, asked], settings, write)]
+        except ValueError as error:  # the conversation so far stays
+            print(f"error: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -52,8 +52,21 @@ class CompareSettings:
     def __post_init__(self):
         if not self.heads or len(set(self.heads)) != len(self.heads):
             raise SettingsError(f"heads are {list(self.heads)}: name each that takes part once")
-        if min((*self.nodes, 1)) < 1 or not self.nodes or self.candidates < 1 or self.checked < 1:
-            raise SettingsError("nodes, candidates and checked must be 1 or more")
+        if not self.nodes or min(self.nodes) < 1:
+            raise SettingsError(f"nodes are {list(self.nodes)}: expected one or more sizes of 1 or more")
+        for name in (
+            "candidates",
+            "checked",
+            "past",
+            "cost_rounds",
+            "draft_repeats",
+            "limit",
+            "max_new_tokens",
+        ):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        if self.held_out_positions < 0:
+            raise SettingsError(f"held_out_positions is {self.held_out_positions}, expected 0 (all) or more")
 
 
 def compare(

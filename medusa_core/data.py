@@ -120,6 +120,7 @@ def _conversation(item: object, where: str, index: int) -> dict:
             raise DataError(
                 f"{where}, message {number}: 'from' is {turn.get('from')!r}, not one of {', '.join(ROLES)}"
             )
+        _check_characters(turn["value"], f"{where}, message {number}")
         messages.append({"role": ROLES[turn["from"]], "content": turn["value"]})
     return {"id": str(item.get("id", index)), "messages": messages}
 
@@ -151,9 +152,13 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict]]:
             raise DataError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from None
         if not isinstance(row, dict):
             raise DataError(f"{where}: expected a JSON object, found {_kind(row)}")
-        if HALF_CHARACTER.search(json.dumps(row, ensure_ascii=False)):
-            raise DataError(f"{where}: holds half a character (\\ud800 to \\udfff without its other half)")
+        _check_characters(row, where)
         yield where, row
+
+
+def _check_characters(value: object, where: str) -> None:
+    if HALF_CHARACTER.search(json.dumps(value, ensure_ascii=False)):
+        raise DataError(f"{where}: holds half a character (\\ud800 to \\udfff without its other half)")
 
 
 def _load_json(path: Path) -> object:

@@ -139,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
     )
     cli.add_argument("--limit", type=int, help="answer only the first N questions")
     cli.add_argument(
-        "--turns", type=int, choices=(1, 2), default=2, help="turns of each question (default: %(default)s)"
+        "--turns", type=int, default=2, help="most turns of a question that are asked (default: %(default)s)"
     )
     cli.add_argument("--out", type=Path, help="answers file to write or to continue, .jsonl")
     return cli
@@ -219,6 +219,8 @@ def _run(options: argparse.Namespace) -> None:
     settings = Settings(options.max_new_tokens, acceptance, options.temperature, seed=options.seed)
     if options.limit is not None and options.limit < 1:
         raise SettingsError(f"--limit is {options.limit}; at least 1 question must be asked")
+    if options.turns < 1:
+        raise SettingsError(f"--turns is {options.turns}; at least 1 turn must be asked")
     questions = list(data.read_questions(options.questions))[: options.limit]
     recorded = record(options, settings)
     check_settings(options.out, recorded)
@@ -233,6 +235,8 @@ def _run(options: argparse.Namespace) -> None:
     write_json(settings_file(options.out), recorded)
     generate(base, tokenizer, drafting, questions, settings, options.turns, options.out)
     print(f"{len(questions)} questions answered in {options.out}.")
+    if unasked := sum(max(0, len(question["turns"]) - options.turns) for question in questions):
+        print(f"Turns left out because of --turns {options.turns}: {unasked}.")
 
 
 def record(options: argparse.Namespace, settings: Settings) -> dict:
@@ -242,8 +246,6 @@ def record(options: argparse.Namespace, settings: Settings) -> dict:
     recorded |= {"heads": options.heads, "tree": options.tree, "drafts": options.drafts}
     asked = (options.model, options.heads, options.tree, [options.drafts])
     recorded["files_sha256"] = answers.fingerprints(*asked)
-    if options.heads == "none" and options.tree != "auto":
-        raise SettingsError(f"--tree {options.tree} needs heads that draft along it: give --heads NAME")
     return recorded
 
 

@@ -32,7 +32,7 @@ def cores() -> int:
 
 def threads() -> int:
     """Threads of this process: OMP_NUM_THREADS, whose first number counts, else one a core."""
-    return int(os.environ.get("OMP_NUM_THREADS", str(cores())).split(",")[0])
+    return int((os.environ.get("OMP_NUM_THREADS") or str(cores())).split(",")[0])
 
 
 def compiler() -> str:

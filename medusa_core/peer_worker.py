@@ -12,6 +12,7 @@ environments run this file, too, so at its top it imports nothing but the standa
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import os
@@ -163,4 +164,6 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    cli = argparse.ArgumentParser("python -m medusa_core.peer_worker", description=__doc__.splitlines()[0])
+    cli.add_argument("peer", choices=PEERS, help="the program that answers, as `bench peers` starts it")
+    main(cli.parse_args().peer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -167,6 +168,9 @@ def measure(settings: PeerSettings, questions: Sequence[Mapping], name: str, pyt
         recorded["heads_sha256"] = sha256(heads.resolve(settings.heads) / heads.WEIGHTS_FILE)
         if adapters := heads.adapters(settings.heads):  # both of ours are then another model than the peers'
             recorded["adapters_sha256"] = sha256(adapters)
+    recorded["files_sha256"] = answers.fingerprints(
+        "embedded", settings.heads, settings.tree, [settings.drafts]
+    )
     folder = convert.embedded()
     config = ModelConfig.from_hf(read_json(folder / "config.json"), str(folder / "config.json"))
     recorded["bytes_per_token"] = BYTES_PER_WEIGHT * config.parameters_read_per_token
@@ -274,6 +278,10 @@ def main(arguments: list[str] | None = None) -> int:
         settings = PeerSettings(**{**options, "peers": tuple(options["peers"])})
         if limit is not None and limit < 1:
             raise SettingsError(f"--limit is {limit}; at least 1 question is needed")
+        if machine.gpu_present() and os.environ.get("use_cuda") != "0":
+            raise SettingsError(
+                "peers are compared on the processor, and this machine has a GPU: set use_cuda=0 in the environment"
+            )
         if not shutil.which(python):
             raise SettingsError(f"--python {python}: no such program, expected a Python interpreter")
         result = measure(settings, spread(list(data.read_questions(path)), limit), name, python)

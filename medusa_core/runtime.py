@@ -104,7 +104,8 @@ def set_environment(home: Path) -> None:
     # mpirun either gives each process cores of its own, or lets those of a machine share all.
     bound = "OMPI_MCA_orte_bound_at_launch" in env
     sharing = 1 if bound else int(env.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1"))
-    env.setdefault("OMP_NUM_THREADS", str(max(1, machine.cores() // sharing)))
+    if not env.get("OMP_NUM_THREADS"):
+        env["OMP_NUM_THREADS"] = str(max(1, machine.cores() // sharing))
     env.setdefault("use_parallel_op_compiler", str(min(16, machine.cores())))
     env.setdefault("log_silent", "1")
     env.setdefault("cache_name", "medusa")  # otherwise the cache changes with the git branch

@@ -131,9 +131,13 @@ def _choose(notebooks: dict[str, Path], only: list[str] | None) -> dict[str, Pat
     if only is None:
         return notebooks
     for name in only:
-        if not any(stem.startswith(name) for stem in notebooks):
+        if not any(_named(stem, name) for stem in notebooks):
             raise StudyError(f'no chapter "{name}"; there are {", ".join(notebooks)}')
-    return {stem: path for stem, path in notebooks.items() if stem.startswith(tuple(only))}
+    return {stem: path for stem, path in notebooks.items() if any(_named(stem, name) for name in only)}
+
+
+def _named(stem: str, name: str) -> bool:
+    return name in (stem, stem[:2])
 
 
 def _begin(file: Path, root: Path, params: Path | None) -> dict:

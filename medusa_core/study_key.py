@@ -18,7 +18,10 @@ from medusa_core.study_parameters import defaults, read_notebook
 
 PACKAGE = Path(__file__).parent
 # Modules that no chapter's result depends on.
-APART = {"study.py", "study_key.py", "study_parameters.py", "report.py", "site.py", "doctor.py"}
+APART = {
+    *("study.py", "study_key.py", "study_parameters.py", "report.py", "site.py", "doctor.py"),
+    *("readme.py", "refresh.py", "pictures.py", "chat.py"),
+}
 # What counts where no inputs are named. Of heads the weights only: a later chapter rewrites the trees and plans.
 DEFAULT_INPUTS = ["artifacts/data/**/*", "artifacts/heads/*/config.json", "artifacts/heads/*/*.safetensors"]
 

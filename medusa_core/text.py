@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+from jinja2 import TemplateError
 
 IGNORED = -100  # label of a token that no loss sees
 ROLES = ("system", "user", "assistant")
@@ -83,9 +84,16 @@ def _render(tokenizer, messages: list[dict], template: str, reply: bool = False)
         raise TextError(f"template {template!r} is unknown: expected one of {', '.join(TEMPLATES)}")
     if TEMPLATES[template] is None and not tokenizer.chat_template:
         raise TextError('the tokenizer brings no chat template; use template "vicuna" or "chatml"')
-    return tokenizer.apply_chat_template(
-        messages, chat_template=TEMPLATES[template], tokenize=False, add_generation_prompt=reply
-    )
+    try:
+        rendered = tokenizer.apply_chat_template(
+            messages, chat_template=TEMPLATES[template], tokenize=False, add_generation_prompt=reply
+        )
+        rendered.encode()  # tokenizers do not say what is wrong with half a character
+        return rendered
+    except UnicodeEncodeError as error:
+        raise TextError(f"not UTF-8 text: {error}") from error
+    except TemplateError as error:  # Mistral's, for one, refuses roles that do not take turns
+        raise TextError(f"the chat template refuses this conversation: {error}") from error
 
 
 def _reply_edges(tokenizer, messages: list[dict], template: str, text: str) -> list[int]:

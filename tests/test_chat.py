@@ -45,10 +45,12 @@ def test_a_prompt_is_answered_as_everywhere_and_conversations_go_on(capsys, monk
 
     first = plain(PROMPT)
     assert said.out == first + "\n" and "tokens, " in said.err and " a second]" in said.err
-    turns = iter([PROMPT, "And three more?", ""])
+    turns = iter([PROMPT, "too long " * 9000, "And three more?", ""])
     monkeypatch.setattr("builtins.input", lambda _: next(turns))
     assert chat.main(["--max-new-tokens", "24"]) == 0
-    assert capsys.readouterr().out == f"{first}\n{plain(PROMPT, first, 'And three more?')}\n"
+    said = capsys.readouterr()
+    assert said.out == f"{first}\n{plain(PROMPT, first, 'And three more?')}\n"
+    assert "error: the prompt has" in said.err
 
 
 def test_an_empty_prompt_is_an_error_and_heads_are_listed(capsys):

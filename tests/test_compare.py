@@ -170,6 +170,12 @@ def test_plans_are_written_where_decoding_finds_them(names, found, held_out):
     assert len(plan.tree.choices) == 4 and plan.cost.rows == 5
 
 
+@pytest.mark.parametrize("name", ["candidates", "checked", "past", "cost_rounds", "limit", "max_new_tokens"])
+def test_a_count_below_one_is_refused_by_name(name):
+    with pytest.raises(SettingsError, match=f"{name} is -4, expected 1 or more"):
+        CompareSettings(heads=("one",), **{name: -4})
+
+
 def test_heads_that_do_not_exist_or_come_twice_are_refused(names, root, capsys):
     with pytest.raises(SettingsError, match="once"):
         settings(["one", "one"])

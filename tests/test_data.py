@@ -89,6 +89,10 @@ def test_a_bad_question_is_named_with_file_line_and_key(tmp_path, bad, message):
             '[{"conversations": [{"from": "alien", "value": "x"}]}]',
             r"item 0, message 0: 'from' is 'alien', not one of",
         ),
+        (
+            '[{"conversations": [{"from": "human", "value": "half \\ud83d"}]}]',
+            r"s\.json: item 0, message 0: holds half a character",
+        ),
         ("[]", r"no conversation or question found"),
     ],
 )

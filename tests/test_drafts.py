@@ -63,10 +63,20 @@ def test_a_corpus_without_its_answers_is_refused_with_the_fix(folder, data):
 
 def test_a_missing_plan_and_an_unknown_way_are_refused(folder):
     (folder / "plan.json").unlink()
-    with pytest.raises(SettingsError, match=r"plan\.json: no such file; chapter 08 measures it"):
+    with pytest.raises(
+        SettingsError, match=r"plan\.json: no such file; chapter 08 and `compare --write-plans`"
+    ):
         answers.load_drafting(str(folder), "auto", "context", None)
     with pytest.raises(SettingsError, match="drafts 'none' is unknown: expected one of heads, context"):
         answers.load_drafting(str(folder), "auto", "none", None)
+
+
+@pytest.mark.parametrize("heads_name, drafts", [("none", ["all"]), ("one", ["text", "corpus"])])
+def test_a_tree_that_no_heads_draft_along_is_refused(heads_name, drafts):
+    with pytest.raises(SettingsError, match="--tree chain-2 needs heads that draft along it"):
+        answers.check_tree(heads_name, "chain-2", drafts)
+    answers.check_tree(heads_name, "auto", drafts)
+    answers.check_tree("one", "chain-2", [*drafts, "both"])
 
 
 def test_fingerprints_tell_runs_apart_by_what_their_files_hold(folder, tmp_path, monkeypatch):

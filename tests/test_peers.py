@@ -111,11 +111,11 @@ def test_the_result_file_says_who_answered_what_how_fast(folder, capsys):
 
 def test_workers_are_told_what_to_load(folder, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    run(folder, "--heads", "medusa1", "--tree", "chain-2", "--drafts", "context")
+    run(folder, "--heads", "medusa1", "--tree", "chain-2", "--drafts", "both")
     loads = {name: request["load"] for name, request in asked(folder, "load")}
     assert list(loads) == NAMES
     for options in loads.values():
-        assert (options["heads"], options["tree"], options["drafts"]) == ("medusa1", "chain-2", "context")
+        assert (options["heads"], options["tree"], options["drafts"]) == ("medusa1", "chain-2", "both")
         assert (options["threads"], options["end_tokens"]) == (3, [END])
         longest = max(len(request["ids"]) for _, request in asked(folder, "ids"))
         most = 10  # that a peer looks ahead at once

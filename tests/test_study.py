@@ -232,6 +232,8 @@ def test_unknown_chapters_and_an_empty_study_are_errors(tmp_path, never_execute,
     write_notebook(tmp_path / "notebooks" / "01_a.ipynb", "1")
     assert study.main(["--chapters", "07"], tmp_path) == 1
     assert 'no chapter "07"; there are 01_a' in capsys.readouterr().err
+    for part in ("0", "", "01_"):  # a name that is cut short means no chapter, least of all several
+        assert study.main(["--chapters", part], tmp_path) == 1
 
 
 def test_a_damaged_result_file_is_named(tmp_path):

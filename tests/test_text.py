@@ -194,6 +194,18 @@ def test_a_template_that_moves_earlier_turns_is_refused():
         label_mask(tokenizer, messages_of("three turns"))
 
 
+def test_what_the_template_itself_refuses_is_told_in_its_words():
+    tokenizer = byte_level(trim=False)
+    tokenizer.chat_template = "{{ raise_exception('roles must take turns') }}"
+    with pytest.raises(TextError, match="refuses this conversation: roles must take turns"):
+        chat_ids(tokenizer, [user("a")])
+
+
+def test_half_a_character_is_no_text():
+    with pytest.raises(TextError, match="not UTF-8 text"):
+        chat_ids(byte_level(trim=False), [user("a\udcff")], "chatml")
+
+
 def test_a_folder_without_a_tokenizer_is_named(tmp_path):
     with pytest.raises(TextError, match=r"tokenizer\.json: no such file"):
         load_tokenizer(tmp_path)
