@@ -113,7 +113,7 @@ class Prospects:
         """Most nodes below the root of which value and time are known."""
         heads, ranks = self.measured.accuracy.shape
         counted = self.rule == COUNTED
-        paths = len(self.measured.shares.share) if counted else sum(ranks**k for k in range(1, heads + 1))
+        paths = len(self.measured.shares.share) if counted else trees.capacity(heads, ranks)
         return min(self.measured.cost.rows - 1, paths)
 
     def best(self, nodes: int) -> Tree:

@@ -7,7 +7,7 @@ from collections import Counter
 
 import plotly.graph_objects as go
 
-from medusa_core.plots.palette import COLOURS, PATTERNS, ramp, styled
+from medusa_core.plots.palette import COLOURS, PATTERNS, bar, ramp, styled
 from medusa_core.results import head_of, temperature_of
 from medusa_core.summary import PLAIN
 
@@ -31,7 +31,7 @@ def fig_tokens_per_step(result: dict) -> go.Figure:
             x=produced,
             y=[round(counts[tokens] / steps, 4) for tokens in produced],
             name=f"{_label(run)}: {mean:.2f} tokens/step",
-            marker=_bar(colour, pattern),
+            marker=bar(colour, pattern),
             text=[f"{counts[tokens] / steps:.0%}" for tokens in produced] if len(runs) <= LABELLED else None,
             textposition="outside",
             cliponaxis=False,
@@ -65,7 +65,7 @@ def fig_step_time(result: dict) -> go.Figure:
             x=[round(value, 3) for value in milliseconds],
             orientation="h",
             name=phase,
-            marker=_bar(colour, pattern),
+            marker=bar(colour, pattern),
             hovertemplate="%{y}<br>" + phase + ": %{x:.2f} ms<extra></extra>",
         )
     totals = [1e3 * _decode_seconds(run) / count for run, count in zip(runs, steps)]
@@ -91,7 +91,7 @@ def fig_speedup(result: dict) -> go.Figure:
             x=["<b>all</b>", *(html.escape(each["category"]) for each in own)],
             y=[round(each, 3) for each in value],
             name=f"{_label(row)}: {row['speedup']:.2f}x",
-            marker=_bar(colour, pattern),
+            marker=bar(colour, pattern),
             text=[f"{each:.2f}" for each in value] if len(rows) <= LABELLED else None,
             textposition="outside",
             textangle=-90 if len(rows) > 1 else 0,
@@ -130,10 +130,6 @@ def _key(row: dict) -> tuple:
 
 def _decode_seconds(run: dict) -> float:
     return sum(sample["seconds"] - sample["times"]["prefill"] for sample in run["samples"])
-
-
-def _bar(colour: str, pattern: str) -> dict:
-    return {"color": colour, "pattern": {"shape": pattern, "fgcolor": "#FFFFFF", "size": 9, "solidity": 0.2}}
 
 
 def _repeat(values, count: int) -> list:

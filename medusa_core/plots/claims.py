@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from medusa_core.plots.palette import COLOURS, DASHES, PATTERNS, SYMBOLS, ramp, styled
+from medusa_core.plots.palette import COLOURS, DASHES, PATTERNS, SYMBOLS, bar, ramp, styled
 
 FAMILIES = {  # colour and symbol of each, the same in both figures
     "chain": (COLOURS["self"], SYMBOLS[2]),
@@ -65,15 +65,11 @@ def fig_claim_data(tokens: Mapping[str, Mapping[str, float]]) -> go.Figure:
     nodes = list(next(iter(tokens.values())))
     for number, (size, colour) in enumerate(zip(nodes, ramp(len(nodes)))):
         values = [own[size] for own in tokens.values()]
-        shape = PATTERNS[number % len(PATTERNS)]
         figure.add_bar(
             x=list(tokens),
             y=[round(value, 4) for value in values],
             name=f"{size} nodes",
-            marker={
-                "color": colour,
-                "pattern": {"shape": shape, "fgcolor": "#FFFFFF", "size": 9, "solidity": 0.2},
-            },
+            marker=bar(colour, PATTERNS[number % len(PATTERNS)]),
             text=[f"{value:.2f}" for value in values],
             textposition="outside",
             cliponaxis=False,

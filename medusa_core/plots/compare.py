@@ -6,7 +6,8 @@ import html
 
 import plotly.graph_objects as go
 
-from medusa_core.plots.palette import COLOURS, DASHES, PATTERNS, SYMBOLS, ramp, styled
+from medusa_core.plots.palette import COLOURS, DASHES, PATTERNS, SYMBOLS, bar, ramp, styled
+from medusa_core.results import head_of
 from medusa_core.summary import PLAIN
 
 
@@ -44,7 +45,7 @@ def fig_heads_accuracy(result: dict) -> go.Figure:
             x=depths,
             y=[round(value, 4) for value in row["top1"]],
             name=html.escape(row["name"]),
-            marker=_bar(colour, number),
+            marker=bar(colour, PATTERNS[number % len(PATTERNS)]),
             customdata=[round(value, 4) for value in row["top5"]],
             hovertemplate="%{x}: best guess right %{y:.1%}, among five %{customdata:.1%}<extra>"
             + html.escape(row["name"]) + "</extra>",
@@ -95,13 +96,13 @@ def fig_heads_speed(result: dict) -> go.Figure:
     ways = list(dict.fromkeys(_way(row) for row in rows))
     figure = go.Figure()
     for number, (way, colour) in enumerate(zip(ways, ramp(len(ways)))):
-        own = {row["name"].split(" + ")[0]: row for row in rows if _way(row) == way}
+        own = {head_of(row): row for row in rows if _way(row) == way}
         value = [own[name]["speedup"] for name in names]
         figure.add_bar(
             x=list(map(html.escape, names)),
             y=[round(each, 3) for each in value],
             name=way,
-            marker=_bar(colour, number),
+            marker=bar(colour, PATTERNS[number % len(PATTERNS)]),
             text=[f"{each:.2f}" for each in value],
             textposition="outside",
             textangle=-90,
@@ -142,8 +143,3 @@ def _way(row: dict) -> str:
     """Acceptance, and who guesses beside the heads."""
     _, *others = row["name"].split(" + ")
     return html.escape(" + ".join([row["acceptance"], *others]))
-
-
-def _bar(colour: str, number: int) -> dict:
-    shape = PATTERNS[number % len(PATTERNS)]
-    return {"color": colour, "pattern": {"shape": shape, "fgcolor": "#FFFFFF", "size": 9, "solidity": 0.2}}

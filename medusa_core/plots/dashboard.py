@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from medusa_core import peer_summary, published
 from medusa_core.plots.bench import PHASES, fig_speedup, fig_tokens_per_step, way
-from medusa_core.plots.palette import COLOURS, PATTERNS, SYMBOLS, ramp, styled
+from medusa_core.plots.palette import COLOURS, PATTERNS, SYMBOLS, bar, ramp, styled
 from medusa_core.plots.peers import fig_peers
 from medusa_core.results import is_plain, temperature_of
 
@@ -96,7 +96,7 @@ def fig_time(bench: dict, per: str = "step", category=None, **wanted) -> go.Figu
             x=[round(1e3 * seconds / count, 3) for seconds, count in zip(spent, counts)],
             orientation="h",
             name=phase,
-            marker=_bar(colour, number),
+            marker=bar(colour, PATTERNS[number % len(PATTERNS)]),
             meta={"points": points},
             hovertemplate="%{y}<br>" + phase + ": %{x:.2f} ms<extra></extra>",
         )
@@ -211,8 +211,3 @@ def _name(row: dict) -> str:
 
 def _origin(record: published.Record) -> str:
     return f"{record.method}, {record.model}, {record.machine or 'machine not named'}: {record.origin}"
-
-
-def _bar(colour: str, number: int) -> dict:
-    shape = PATTERNS[number % len(PATTERNS)]
-    return {"color": colour, "pattern": {"shape": shape, "fgcolor": "#FFFFFF", "size": 9, "solidity": 0.2}}

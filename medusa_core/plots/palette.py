@@ -48,6 +48,11 @@ TEMPLATE = go.layout.Template(
 )
 
 
+def bar(colour: str, pattern: str) -> dict:
+    """Marker of bars that are told apart by pattern as well as by colour."""
+    return {"color": colour, "pattern": {"shape": pattern, "fgcolor": "#FFFFFF", "size": 9, "solidity": 0.2}}
+
+
 def ramp(count: int) -> list[str]:
     """`count` colours of an ordered series (heads, depths, phases): a lightness ramp, so no hue is needed."""
     places = [0.5] if count == 1 else [0.1 + 0.75 * i / (count - 1) for i in range(count)]

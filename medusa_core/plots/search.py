@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from medusa_core.cost import Rounds, StepCost
 from medusa_core.path_shares import PathShares
-from medusa_core.plots.palette import COLOURS, PATTERNS, SYMBOLS, ramp, styled
+from medusa_core.plots.palette import COLOURS, PATTERNS, SYMBOLS, bar, ramp, styled
 
 
 def fig_step_cost(cost: StepCost, most: int = 64) -> go.Figure:
@@ -118,8 +118,7 @@ def fig_step_profile(profiles: Mapping[str, Mapping[str, float]]) -> go.Figure:
             x=[round(value, 4) for value in milliseconds],
             name=part,
             orientation="h",
-            marker={"color": colour, "pattern": {"shape": PATTERNS[number % len(PATTERNS)], "fgcolor": "#FFFFFF",
-                                                 "size": 9, "solidity": 0.2}},
+            marker=bar(colour, PATTERNS[number % len(PATTERNS)]),
             text=[f"{value:.1f}" if value > 0.8 else "" for value in milliseconds],
             insidetextanchor="middle",
             textangle=0,

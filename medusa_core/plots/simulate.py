@@ -12,7 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from medusa_core.plots.palette import COLOURS, DASHES, PATTERNS, SYMBOLS, ramp, styled
+from medusa_core.plots.palette import COLOURS, DASHES, PATTERNS, SYMBOLS, bar, ramp, styled
 from medusa_core.simulate import Prediction, Sweep
 
 PARTS = ("layers", "attention", "LM head", "draft")
@@ -122,7 +122,7 @@ def fig_step_parts(
                 x=[round(value / step.plain_seconds, 4) for value, step in zip(spent, steps)],
                 orientation="h",
                 name=part,
-                marker=_bar(colour, pattern),
+                marker=bar(colour, pattern),
                 customdata=[round(1e3 * value, 3) for value in spent],
                 hovertemplate="%{y}, " + part + ": %{x:.3f} plain steps, %{customdata} ms<extra></extra>",
             )
@@ -185,7 +185,7 @@ def fig_scenario(sweep: Sweep, prediction: Prediction, nodes: int, title: str) -
         figure.add_bar(
             x=["plain", "Medusa"],
             y=[round(1e3 * step.get(part, 0.0), 4) for step in (prediction.plain, prediction.step)],
-            marker=_bar(colour, pattern),
+            marker=bar(colour, pattern),
             name=part,
             hovertemplate="%{x}, " + part + ": %{y:.2f} ms<extra></extra>",
             row=1,
@@ -249,7 +249,3 @@ def _merged(machines: dict[str, float], apart: float = 0.22) -> list[tuple[str, 
         else:
             merged.append((name, place))
     return merged
-
-
-def _bar(colour: str, pattern: str) -> dict:
-    return {"color": colour, "pattern": {"shape": pattern, "fgcolor": "#FFFFFF", "size": 9, "solidity": 0.2}}
