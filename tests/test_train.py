@@ -1,90 +1,18 @@
-"""The training loop: optimiser, schedule, accumulation, what is learned, checkpoints, resuming, failures."""
+"""Training of heads alone: batches, what is learned and from what, failures, settings."""
 
 import dataclasses
 import json
-import math
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import train_tiny
-from fake_base import FakeBase, token_set
+from fake_base import token_set
 
-from medusa_core import checkpoint, heads, hidden, optim, train, train_loop
-from medusa_core.optim import AdamW, learning_rate
+from medusa_core import heads, hidden, train, train_loop
+from medusa_core.optim import AdamW
 from medusa_core.train_config import TrainConfig, TrainError
 
 jt = train.jt
-ROOT = Path(__file__).parents[1]
-
-
-# ---------------------------------------------------------------- optimiser and schedule
-
-
-def numpy_adamw(p, gradients, rates, decay, scale=1.0, beta1=0.9, beta2=0.999, eps=1e-8):
-    """Loshchilov and Hutter, algorithm 2, in float64."""
-    p, m, v = p.astype(np.float64), 0.0, 0.0
-    for t, (g, lr) in enumerate(zip(gradients, rates), 1):
-        g = g.astype(np.float64) * scale
-        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
-        p = p - lr * decay * p - lr * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + eps)
-    return p
-
-
-@pytest.mark.parametrize("plain", [False, True])
-def test_adamw_matches_float64(plain, monkeypatch):
-    if plain:
-        monkeypatch.setattr(optim, "_update_in_place", optim._update_plain)
-    rng = np.random.default_rng(0)
-    start = rng.standard_normal((3, 8)).astype(np.float32)
-    gradients = rng.standard_normal((5, 3, 8)).astype(np.float32)
-    rates = [1e-3, 2e-3, 3e-3, 2e-3, 1e-3]
-    p = jt.array(start)
-    optimizer = AdamW({"p": p}, weight_decay=0.1)
-    for g, lr in zip(gradients, rates):
-        optimizer.step({"p": jt.array(g)}, lr, scale=0.5)
-    np.testing.assert_allclose(
-        p.numpy(), numpy_adamw(start, gradients, rates, 0.1, scale=0.5), rtol=2e-6, atol=1e-7
-    )
-
-
-def test_updated_parameters_stay_trainable_and_keep_no_history():
-    p = jt.array(np.ones((4, 4), np.float32))
-    optimizer = AdamW({"p": p})
-    counts = []
-    for _ in range(6):
-        optimizer.step({"p": jt.grad((p * p).sum(), p)}, 0.01)
-        jt.sync_all()
-        counts.append(jt.liveness_info()["lived_ops"])
-    assert not p.is_stop_grad()
-    assert counts[-1] <= counts[1]
-
-
-def test_learning_rate_rises_linearly_and_falls_along_a_cosine():
-    rates = [learning_rate(step, total=110, peak=2.0, warmup=10, final_ratio=0.1) for step in range(110)]
-    assert rates[:10] == pytest.approx([0.2 * (step + 1) for step in range(10)])
-    assert rates[10] == 2.0
-    assert rates[60] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))  # half way
-    assert rates[109] == pytest.approx(2.0 * (0.1 + 0.45 * (1 + math.cos(math.pi * 0.99))))
-
-
-def test_a_second_moment_below_the_smallest_normal_number_moves_nothing_to_nan():
-    for size in (8, 24, 64):
-        p = jt.array(np.full(size, 0.5, np.float32))
-        AdamW({"p": p}).step({"p": jt.array(np.full(size, 1e-20, np.float32))}, lr=0.1)
-        assert np.isfinite(p.numpy()).all() and (p.numpy() <= 0.5).all()
-
-
-def test_the_norm_of_a_large_gradient_loses_nothing():
-    gradient = jt.full((4, 49152, 64), 1e-3)
-    assert optim.global_norm({"lm_head": gradient}) == pytest.approx(
-        1e-3 * math.sqrt(4 * 49152 * 64), rel=1e-5
-    )
 
 
 # ---------------------------------------------------------------- batches
@@ -102,21 +30,6 @@ def test_an_epoch_visits_every_block_once_and_the_next_in_another_order():
 
 
 # ---------------------------------------------------------------- training
-
-
-@pytest.fixture
-def tiny(tmp_path, monkeypatch):
-    """Function that trains in tmp_path / name and returns (history, tensors of the heads)."""
-    monkeypatch.setattr(train.runtime, "ARTIFACTS", tmp_path)
-    base = FakeBase(tmp_path / "base")
-
-    def run(name, resume=False, **changes):
-        config = train_tiny.config(tmp_path / name, **{"epochs": 4.0, **changes})
-        history = train.train(config, base, token_set(60), resume)
-        return history, checkpoint.load(tmp_path / name / "heads" / heads.WEIGHTS_FILE)[0]
-
-    run.base = base
-    return run
 
 
 def test_what_belonged_to_other_heads_of_that_folder_goes(tiny, tmp_path):
@@ -199,139 +112,6 @@ def test_clipping_bounds_what_one_update_sees(tiny, monkeypatch):
     norms = [entry["grad_norm"] for entry in history["train"]]
     assert max(norms) > 0.05 > min(s * n for s, n in zip(scales, norms)) - 1e-6
     assert all(s * n <= 0.05 * (1 + 1e-6) for s, n in zip(scales, norms))
-
-
-# ---------------------------------------------------------------- checkpoints
-
-
-class Killed(Exception):
-    pass
-
-
-@pytest.fixture
-def stopped(tiny, tmp_path, monkeypatch):
-    """A run that was interrupted after 37 updates, checkpointed after every 10th."""
-    update = train.update
-
-    def interrupted(model, optimizer, batches, lr, config, step):
-        if step == 38:
-            raise Killed
-        return update(model, optimizer, batches, lr, config, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "update", interrupted)
-        with pytest.raises(Killed):
-            tiny("stopped", checkpoint_every=10)
-    return tmp_path / "stopped" / "run"
-
-
-def test_the_last_two_checkpoints_are_kept(stopped):
-    assert [path.name for path in train_loop.checkpoints(stopped)] == [
-        "checkpoint-00000020.safetensors",
-        "checkpoint-00000030.safetensors",
-    ]
-
-
-def test_a_resumed_run_gives_the_bits_and_the_history_of_an_unbroken_one(stopped, tiny):
-    history, tensors = tiny("stopped", resume=True, checkpoint_every=10)
-    whole_history, whole = tiny("whole", checkpoint_every=10)
-    assert all(np.array_equal(tensors[name], whole[name]) for name in whole)
-    for key in ("train", "held_out"):
-        without = [
-            [{n: x for n, x in e.items() if n != "seconds"} for e in h[key]] for h in (history, whole_history)
-        ]
-        assert without[0] == without[1]
-
-
-def test_a_finished_run_is_read_and_not_repeated(tiny, monkeypatch):
-    history, tensors = tiny("a")
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "fit", None)
-        again, same = tiny("a", resume=True)
-    assert again == history and all(np.array_equal(same[name], tensors[name]) for name in tensors)
-
-
-def test_a_run_that_died_before_its_heads_were_whole_is_not_taken_for_finished(tiny, tmp_path):
-    _, tensors = tiny("a")
-    (config,) = tmp_path.rglob("config.json")
-    written = config.read_text()
-    config.unlink()
-    _, same = tiny("a", resume=True)
-    assert config.read_text() == written and all(
-        np.array_equal(same[name], tensors[name]) for name in tensors
-    )
-
-
-@pytest.mark.parametrize("changed", ["settings", "heads", "data"])
-def test_a_finished_run_of_something_else_is_repeated(tiny, tmp_path, changed):
-    history, tensors = tiny("a")
-    weights, path = tmp_path / "a" / "heads" / heads.WEIGHTS_FILE, tmp_path / "a" / "run" / "history.json"
-    if changed == "heads":
-        checkpoint.save(weights, tensors, {})
-    if changed == "data":
-        path.write_text(json.dumps({**history, "data": "another"}))
-    path.write_text(json.dumps({**json.loads(path.read_text()), "steps": 0}))
-    again, _ = tiny("a", resume=True, **({"learning_rate": 0.01} if changed == "settings" else {}))
-    assert again["steps"] > 0 and json.loads(path.read_text()) == again
-
-
-def test_a_damaged_history_is_refused_by_name(tiny, tmp_path):
-    tiny("a")
-    path = tmp_path / "a" / "run" / "history.json"
-    path.write_text("{")
-    with pytest.raises(TrainError, match=str(path)):
-        tiny("a", resume=True)
-
-
-def test_a_run_with_checkpoints_is_not_overwritten_by_a_new_one(stopped, tiny):
-    with pytest.raises(TrainError, match="holds checkpoints: resume that run, delete them"):
-        tiny("stopped")
-
-
-def test_a_checkpoint_of_other_settings_is_refused_with_the_difference(stopped, tiny):
-    with pytest.raises(TrainError, match="learning_rate was 0.003, is 0.01"):
-        tiny("stopped", resume=True, learning_rate=0.01)
-
-
-def test_a_checkpoint_from_before_a_setting_existed_is_resumed(stopped, tiny):
-    last = train_loop.checkpoints(stopped)[-1]
-    tensors, header = checkpoint.load(last)
-    del header["config"]["feature_weight"]
-    checkpoint.save(last, tensors, header)
-    history, _ = tiny("stopped", resume=True, checkpoint_every=10)
-    assert history["train"][-1]["step"] == history["steps"]
-
-
-def test_a_damaged_checkpoint_is_refused_by_name(stopped, tiny):
-    last = train_loop.checkpoints(stopped)[-1]
-    content = bytearray(last.read_bytes())
-    content[-5] ^= 1
-    last.write_bytes(content)
-    with pytest.raises(checkpoint.CheckpointError, match=str(last)):
-        tiny("stopped", resume=True)
-
-
-def test_killed_and_resumed_training_ends_with_the_bits_of_an_unbroken_one(tmp_path):
-    """SIGKILL at an arbitrary moment of training, in a process of its own."""
-
-    def command(name, *flags):
-        return [sys.executable, str(ROOT / "tests" / "train_tiny.py"), str(tmp_path / name), *flags]
-
-    # One thread: work this small only waits for a second one on a busy machine.
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    broken = subprocess.Popen(command("broken"), env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 900
-    while len(train_loop.checkpoints(tmp_path / "broken" / "run")) < 2 and time.monotonic() < deadline:
-        assert broken.poll() is None, "training ended before it could be killed"
-        time.sleep(0.005)
-    broken.send_signal(signal.SIGKILL)
-    assert broken.wait() == -signal.SIGKILL
-    assert not (tmp_path / "broken" / "heads").exists()
-    for name, flags in (("broken", ["--resume"]), ("whole", [])):
-        subprocess.run(command(name, *flags), env=environment, check=True, capture_output=True, timeout=900)
-    files = [tmp_path / name / "heads" / heads.WEIGHTS_FILE for name in ("broken", "whole")]
-    one, two = (checkpoint.load(path)[0] for path in files)
-    assert one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
 
 
 # ---------------------------------------------------------------- settings

@@ -1,12 +1,12 @@
-"""Joint training: schedules, the loss, what it starts from, resuming, failures, what it leaves behind."""
+"""Joint training: schedules, what it starts from, resuming, failures, what it leaves behind."""
 
 import argparse
 import json
 
 import numpy as np
 import pytest
-from fake_base import token_set
 from tiny_model import folder_of
+from train2_tiny import DATA, config_of, log_softmax
 
 from medusa_core import checkpoint, heads, llama, masks, train2, train_loop, windows
 from medusa_core.lora import Adapters, LoraConfig
@@ -17,34 +17,11 @@ from medusa_core.train2_config import Train2Config, heads_scale
 from medusa_core.train_config import TrainError
 
 jt = train2.jt
-DATA = token_set(60)
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return llama.load(folder_of(tmp_path_factory.mktemp("base") / "model"), "float32", "plain")
-
-
-def config_of(folder, **changes) -> Train2Config:
-    settings = {
-        "out": str(folder / "heads"),
-        "run": str(folder / "run"),
-        "recipe": "ramp",
-        "num_heads": 2,
-        "draft_vocab_size": 32,
-        "epochs": 3.0,
-        "batch_positions": 64,
-        "micro_batches": 2,
-        "block": 16,
-        "learning_rate": 3e-3,
-        "warmup_steps": 4,
-        "rank": 4,
-        "log_every": 4,
-        "eval_every": 20,
-        "eval_positions": 80,
-        "checkpoint_every": 50,
-    }
-    return Train2Config(**{**settings, **changes})
 
 
 @pytest.fixture
@@ -120,88 +97,7 @@ def test_the_command_line_reports_errors_in_one_line(tmp_path, capsys):
     assert error.startswith("error: ") and "none.parquet" in error and error.count("\n") == 1
 
 
-def test_a_group_of_parameters_learns_at_its_own_rate():
-    parameters = {name: jt.array(np.ones(4, np.float32)) for name in ("slow", "fast")}
-    optimizer = AdamW(parameters, weight_decay=0.5, rates={"fast": 4.0})
-    optimizer.step({name: jt.array(np.ones(4, np.float32)) for name in parameters}, 0.01)
-    moved = {name: 1 - p.numpy() for name, p in parameters.items()}
-    np.testing.assert_allclose(moved["slow"], 0.01 + 0.005, rtol=1e-4)
-    np.testing.assert_allclose(moved["fast"], 4 * moved["slow"], rtol=1e-4)
-
-
-# ---------------------------------------------------------------- the loss
-
-
-@pytest.fixture
-def joint(base):
-    """Function that makes a Joint of random adapters and heads, and a batch of 3 windows."""
-
-    def make(seed=0, scale=0.1, **changes):
-        config = config_of(base.folder, **changes)
-        adapters = Adapters(base.config, LoraConfig(config.rank, config.alpha))
-        rng = np.random.default_rng(seed)
-        drafter = train2.train.untrained(config, base, DATA)
-        base.adapt(adapters)
-        model = Joint(base, adapters, drafter, config)
-        shapes = {name: tuple(p.shape) for name, p in model.state_dict().items()}
-        if scale:
-            model.load_tensors({name: scale * rng.standard_normal(shape) for name, shape in shapes.items()})
-        laid = windows.cut(DATA, config.block)
-        return model, laid.batch(np.arange(3), config.num_heads, 3)
-
-    yield make
-    base.adapt(None)
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    logits = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-
-
-@pytest.mark.parametrize("distill", [True, False])
-def test_the_loss_is_its_definition(joint, distill):
-    model, batch = joint(distill=distill, heads_weight=0.3)
-    model.heads_scale = 0.7
-    states = model._states(batch)
-    adapted = log_softmax(model.base.logits(states).numpy())
-    with model.adapters.off():
-        own = log_softmax(model.base.logits(model._states(batch)).numpy())
-    row = np.flatnonzero(batch.tokens[0] != NO_TARGET)
-    if distill:
-        language = (np.exp(own[row]) * (own[row] - adapted[row])).sum(-1).mean()
-    else:
-        language = -adapted[row, batch.tokens[0, row]].mean()
-    guesses = log_softmax(model.heads(states).numpy())  # (K, N, v)
-    targets = model.heads.targets(batch)
-    means = [-g[t >= 0, t[t >= 0]].mean() for g, t in zip(guesses, targets)]
-    counts = (model.targets(batch) >= 0).sum(1)
-    result = model.loss(batch, counts, 0.8, 0.0)
-    assert language > 0.01
-    assert result.loss.item() == pytest.approx(
-        language + 0.3 * 0.7 * (0.8 * means[0] + 0.64 * means[1]), abs=1e-5
-    )
-    sums = result.sums()
-    assert sums["loss"][int(distill)] / len(row) == pytest.approx(language, abs=1e-5)
-    assert sums["learned"].tolist() == counts.tolist()
-
-
-def test_the_heads_loss_reaches_the_adapters_and_the_base_stays(joint):
-    model, batch = joint(scale=0)
-    before = {name: model.base.weight(name).numpy() for name in ("lm_head.weight", "model.norm.weight")}
-    counts = (model.targets(batch) >= 0).sum(1)
-    norms = {}
-    for model.heads_scale in (0.0, 1.0):
-        parameters = model.state_dict()
-        gradients = jt.grad(model.loss(batch, counts, 0.8, 0.0).loss, list(parameters.values()))
-        norms[model.heads_scale] = {name: np.abs(g.numpy()).max() for name, g in zip(parameters, gradients)}
-    # The base already says what its teacher says: what is left is rounding.
-    assert max(norms[0.0].values()) < 1e-3 * max(norms[1.0].values())
-    for name, norm in norms[1.0].items():
-        assert (norm > 1e-6) == (not name.endswith("lora_A.weight")), (
-            name
-        )  # B is zero, so A cannot matter yet
-    for name, value in before.items():
-        assert np.array_equal(model.base.weight(name).numpy(), value)
+# ---------------------------------------------------------------- training
 
 
 def test_divergence_is_zero_and_perplexity_the_bases_own_at_the_start(base, tiny):
@@ -217,9 +113,6 @@ def test_divergence_is_zero_and_perplexity_the_bases_own_at_the_start(base, tiny
         losses += (-logp[row, batch.tokens[0, row]]).tolist()
     assert first["lm_loss"] == pytest.approx(np.mean(losses), abs=1e-5)
     assert first["perplexity"] == pytest.approx(np.exp(np.mean(losses)), rel=1e-4)
-
-
-# ---------------------------------------------------------------- training
 
 
 def test_heads_and_base_learn_and_the_folder_decodes(base, tiny, tmp_path):
