@@ -30,6 +30,27 @@ def test_text_does_not_depend_on_the_batch(base, temperature):
     assert texts[0] == texts[1] == texts[2]
 
 
+def said(base, *requests) -> list[list[int]]:
+    """What each request says when all of them share the forwards."""
+    tokens = {r.key: r.stretches[0].tokens for r in generate(base, requests, len(requests), 64)}
+    return [tokens[request.key] for request in requests]
+
+
+def test_seed_and_number_of_a_request_decide_its_dice(base):
+    first, numbered, seeded = (
+        said(base, Request(key, [Stretch([3, 4, 5], 20, (), temperature=1.0)], seed))
+        for key, seed in ((0, 0), (1, 0), (0, 1))
+    )
+    assert first != numbered and first != seeded
+
+
+def test_a_request_draws_from_its_own_best_tokens_beside_one_that_draws_from_more(base):
+    settings = ({"top_k": 1, "temperature": 1.0}, {"top_k": 50, "temperature": 1.0}, {"temperature": 0.0})
+    requests = [Request(key, [Stretch([3, 4, 5], 20, (), **s)], 0) for key, s in enumerate(settings)]
+    narrow, wide, greedy = said(base, *requests)
+    assert narrow == greedy != wide
+
+
 @pytest.mark.parametrize("window", [None, 9])
 def test_greedy_text_is_that_of_plain_decoding(base, window):
     base = base if window is None else KernelModel(*tiny(sliding_window=window, model_type="mistral"))

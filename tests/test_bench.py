@@ -258,6 +258,18 @@ def test_another_benchmarks_partial_file_is_refused(tmp_path):
             run(**{"questions": QUESTIONS[:1], **changed}, partial=partial)
 
 
+def test_a_partial_file_goes_on_at_another_commit_and_on_no_other_processor(tmp_path, monkeypatch):
+    partial, here = tmp_path / "x.partial.jsonl", bench_play.stamp()
+    bench_play.begin(partial, {"seed": 0})
+    monkeypatch.setattr(bench_play, "stamp", lambda: {**here, "git_commit": "another"})
+    assert bench_play.begin(partial, {"seed": 0}) == (here, {})
+    monkeypatch.setattr(bench_play, "stamp", lambda: {**here, "cpu": "another"})
+    with pytest.raises(
+        SettingsError, match="x.partial.jsonl holds part of a benchmark with other .* processor"
+    ):
+        bench_play.begin(partial, {"seed": 0})
+
+
 # ---------------------------------------------------------------- choice of questions and command line
 
 

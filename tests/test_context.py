@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medusa_core.heads.context import LONGEST, ContextIndex, rates
+from medusa_core.heads.context import LONGEST, OCCURRENCES, ContextIndex, rates
 
 
 def brute_force(tokens):
@@ -35,6 +35,17 @@ def test_matches_equal_a_search_over_all_places():
             assert length == wanted[1]
             if length and len(ContextIndex(text)._after.get(tuple(text[-2:]), ())) <= 8:
                 assert place == wanted[0]
+
+
+def test_of_more_occurrences_than_are_compared_the_latest_count():
+    text = [token for number in range(OCCURRENCES + 2) for token in (1, 2, 100 + number)]
+    assert ContextIndex([*text, 1, 2]).propose(1) == ([text[-1]], 2)
+
+
+def test_a_match_longer_than_the_longest_counts_as_that():
+    part = range(LONGEST + 4)
+    assert ContextIndex([*part, *part]).match() == (len(part), LONGEST)
+    assert rates([(part, [*part])])[LONGEST] == 1.0
 
 
 def test_extending_token_by_token_or_at_once_gives_the_same_index():

@@ -1,9 +1,11 @@
 """Self-distillation: what is asked and answered, and runs that survive an interruption."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,17 +41,24 @@ def test_token_set_holds_the_models_own_answers(base, tmp_path):
     prompts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens.prompt_ids]
     assert sum(PROMPTS[0] in text for text in prompts) == 2  # two samples; answer 0 greedy, answer 1 sampled
     assert all(0 < len(ids) <= 6 for ids in tokens.answer_ids)
+    assert tokens.sample[:4].tolist() == [0, 1, 0, 1]
     assert tokens.metadata["temperatures"] == [0.0, 0.7] and tokens.metadata["seed"] == 0
     greedy = chat_ids(tokenizer, [{"role": "user", "content": PROMPTS[0]}])
     (answer,) = [a for p, a in rows(tokens) if p == list(greedy)][:1]
     assert answer == [t for step in decode.plain(base, greedy, 6) for t in step.tokens]
 
 
+def test_the_seed_of_the_settings_is_that_of_every_answer(base):
+    asked = distill.requests(load_tokenizer(base.folder), (2,), PROMPTS, replace(SETTINGS, seed=7))
+    assert [request.seed for request in asked] == [7] * 7
+
+
+class Interrupted(Exception):
+    pass
+
+
 def test_an_interrupted_run_goes_on_and_gives_the_same_rows(base, tmp_path):
     whole = distill.distill(base, PROMPTS, SETTINGS, tmp_path / "whole.parquet", batch=4)
-
-    class Interrupted(Exception):
-        pass
 
     def stop_after_two(*arguments):
         for number, request in enumerate(generate(*arguments)):
@@ -69,6 +78,42 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_rows(base, tmp_path):
     resumed = distill.distill(base, PROMPTS, SETTINGS, tmp_path / "cut.parquet", batch=3)
     assert rows(resumed) == rows(whole)
     assert not journal.exists()
+
+
+@pytest.fixture
+def unwritten(base, tmp_path, monkeypatch):
+    """The output of a run that was interrupted when all answers stood in its journal; no model made them."""
+
+    def answered(base, requests, *_):
+        for request in requests:
+            for stretch in request.stretches:
+                stretch.tokens = [5 + request.key]
+            yield request
+
+    def interrupted(*_):
+        raise Interrupted
+
+    out = tmp_path / "set.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(distill, "generate", answered)
+        patch.setattr(distill, "write_tokens", interrupted)
+        with pytest.raises(Interrupted):
+            distill.distill(base, PROMPTS, SETTINGS, out)
+    return out
+
+
+def test_a_run_made_shorter_leaves_out_the_answers_that_it_no_longer_asks_for(base, unwritten):
+    tokens = distill.distill(base, PROMPTS, replace(SETTINGS, self_prompts=1), unwritten)
+    assert [answer.tolist() for answer in tokens.answer_ids] == [[5 + key] for key in range(4 + 1)]
+
+
+def test_a_journal_of_another_model_is_refused(base, unwritten, tmp_path):
+    folder = shutil.copytree(base.folder, tmp_path / "other", ignore=shutil.ignore_patterns("*.safetensors"))
+    manifest = folder / distill.MANIFEST
+    manifest.write_text(manifest.read_text() + " ")
+    other = SimpleNamespace(folder=folder, config=base.config)
+    with pytest.raises(DataError, match="set.parquet.journal.jsonl: made with other settings"):
+        distill.distill(other, PROMPTS, SETTINGS, unwritten)
 
 
 def test_a_journal_of_other_settings_is_refused(base, tmp_path):

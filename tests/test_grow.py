@@ -6,6 +6,7 @@ import pytest
 from medusa_core.cost import StepCost
 from medusa_core.grow import DEEPEST, FLOOR, HeadGuesses, Sources, confirm, grow, pooled
 from medusa_core.heads import corpus
+from medusa_core.heads.context import LONGEST
 from medusa_core.tree import Tree
 
 FLAT = StepCost((1.0,) * 64)
@@ -77,6 +78,13 @@ def test_a_tree_mixes_all_who_guess():
 def test_a_chain_is_followed_only_along_itself():
     sources = Sources([1, 2], chain=[5, 6, 7], length=1, rates=[0.9] * 17)
     assert list(paths(grow(2, sources, FLAT, False))) == [(5,), (5, 6), (5, 6, 7)]
+
+
+def test_a_chain_is_trusted_by_the_match_that_it_makes_longer_up_to_the_longest():
+    rates = [0.05 * length for length in range(LONGEST + 1)]
+    for length, after_one in ((3, rates[4]), (LONGEST, rates[LONGEST])):
+        sources = Sources([1, 2], chain=[5, 6, 7], length=length, rates=rates)
+        assert sources.children((5,), -1, on_chain=True)[6] == (after_one, -1, "context")
 
 
 def test_trees_end_at_the_floor_the_depth_and_the_rows_whose_cost_is_known():

@@ -11,6 +11,7 @@ from medusa_core.checkpoint import CheckpointError
 from medusa_core.config import HeadsConfig
 from medusa_core.hidden import Batch
 from medusa_core.losses import NO_TARGET, OUTSIDE
+from medusa_core.optim import AdamW
 
 FIXTURE = np.load(Path(__file__).parent / "fixtures" / "heads.npz")
 K, D, V = 3, 16, 40
@@ -245,6 +246,27 @@ def test_draft_fills_a_tree_by_depth_and_rank(base, tmp_path):
         assert tokens.tolist() == [17] + [ids[order[len(path) - 1, path[-1]]] for path in shape.choices]
         want = [0.0] + [logprob[len(path) - 1, order[len(path) - 1, path[-1]]] for path in shape.choices]
         np.testing.assert_allclose(values, want, atol=2e-2)  # drafts come from a bfloat16 copy
+
+
+def test_a_draft_follows_the_weights_that_were_loaded_last(base, tmp_path):
+    model = trained(base, tmp_path / "h", output="shared", draft_vocab_size=None)
+    untrained, shape = heads.create(config(base), base), tree.dense([3, 2])
+    _, before = model.draft(np.ones(D, np.float32), 7, shape)
+    model.load_tensors(untrained.tensors())
+    _, after = model.draft(np.ones(D, np.float32), 7, shape)
+    assert not np.array_equal(after, before)
+    assert np.array_equal(after, untrained.draft(np.ones(D, np.float32), 7, shape)[1])
+
+
+def test_a_draft_follows_the_weights_that_an_update_changed():
+    model, batch = torch_case("shared", 1)
+    shape = tree.dense([3, 2])
+    _, before = model.draft(batch.hidden[0], 7, shape)
+    parameters = dict(model.state_dict())
+    gradients = heads_gradients(model.loss(batch, None, 0.8, 0.0).loss, parameters)
+    AdamW(parameters).step({name: jt_array(gradient) for name, gradient in gradients.items()}, lr=0.1)
+    _, after = model.draft(batch.hidden[0], 7, shape)
+    assert np.abs(after - before).max() > 0.1
 
 
 def test_a_tree_deeper_than_the_heads_or_wider_than_their_vocabulary_is_an_error(base, tmp_path):

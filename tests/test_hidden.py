@@ -1,5 +1,6 @@
 """Hidden states kept on disk: what a row is, what a batch holds, resuming, and damage."""
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -63,6 +64,17 @@ def test_states_are_computed_once_for_the_same_model_tokens_and_dtype(base, tmp_
         hidden.digest(base, token_set(5, seed=1), "float16"),
     }
     assert len(keys | {hidden.digest(FakeBase(tmp_path / "other", seed=1), tokens, "float16")}) == 4
+
+
+def test_states_of_an_adapted_base_and_of_answers_that_begin_elsewhere_have_another_name(base):
+    tokens = token_set(1)
+    first, *rest = tokens.answer_ids[0].tolist()
+    moved = dataclasses.replace(
+        tokens, prompt_ids=[np.append(tokens.prompt_ids[0], first)], answer_ids=[np.array(rest)]
+    )
+    keys = {hidden.digest(base, tokens, "float16"), hidden.digest(base, moved, "float16")}
+    base.adapters = "digest of the adapters that were merged into it"
+    assert len(keys | {hidden.digest(base, tokens, "float16")}) == 3
 
 
 def test_bfloat16_states_are_the_rounded_ones(base, tmp_path):

@@ -70,9 +70,11 @@ def test_loss_and_every_gradient_match_torch(name, fused, monkeypatch):
 
 
 def spans_mask() -> np.ndarray:
-    """A mask (2, 150, 150) of a sliding window and of packed sequences: more queries than a tile."""
+    """A mask (3, 150, 150) of a sliding window, of packed sequences and of any runs: more queries than a tile."""
     place = np.arange(150)
-    mask = np.stack([masks.causal(150, window=33), masks.causal(150)])
+    start, stop = np.sort(np.random.default_rng(1).integers(0, 150, (2, 150)), axis=0)
+    runs = (place >= start[:, None]) & (place <= stop[:, None])
+    mask = np.stack([masks.causal(150, window=33), masks.causal(150), runs])
     sequence = np.searchsorted([40, 41, 110], place, side="right")
     mask[1] &= sequence[:, None] == sequence
     return mask
@@ -83,8 +85,8 @@ def test_fused_attention_and_its_gradients_equal_the_plain_twin(heads_and_groups
     rng = np.random.default_rng(0)
     heads_, groups = heads_and_groups
     sizes = (heads_, groups, groups, heads_)
-    q, k, v, weight = (rng.standard_normal((2, 150, n, 16)).astype(np.float32) for n in sizes)
     mask = spans_mask()
+    q, k, v, weight = (rng.standard_normal((len(mask), 150, n, 16)).astype(np.float32) for n in sizes)
     bias = jt.array(np.where(mask, 0.0, span_attention.MASKED).astype(np.float32)[:, None])
     results = []
     for attend in (span_attention.attention(mask), lambda *x: span_attention.attention_plain(*x, bias)):
@@ -133,6 +135,14 @@ def random_adapters(config: ModelConfig, seed: int = 1, **settings) -> Adapters:
 
 def logits_of(base) -> np.ndarray:
     return base.logits(base(*CALL)).numpy()
+
+
+def test_adapters_start_in_the_range_that_the_number_of_their_inputs_sets():
+    config, _ = tiny()
+    for name, value in Adapters(config, LoraConfig(rank=4)).state_dict().items():
+        if name.endswith("lora_A.weight"):
+            largest = np.abs(value.numpy()).max() * value.shape[1] ** 0.5
+            assert 0.9 < largest <= 1.0, name  # of hundreds, one is near the bound
 
 
 def test_untrained_adapters_change_nothing():

@@ -15,15 +15,17 @@ FIXTURE = np.load(Path(__file__).parent / "fixtures" / "moe.npz")
 K, D, V, E, N = 3, 16, 40, 4, 12
 
 
-def made(active=1, seed=1, **more):
+def made(active=1, seed=1, output="shared", **more):
     """Heads with random parameters, and those parameters."""
     rng = np.random.default_rng(seed)
-    config = HeadsConfig(D, V, K, kind="moe", output="shared", experts=E, active_experts=active, **more)
+    config = HeadsConfig(D, V, K, kind="moe", output=output, experts=E, active_experts=active, **more)
     model = MoeHeads(config, rng.standard_normal((V, D)).astype(np.float32))
     values = {
         name: rng.standard_normal(shape).astype(np.float32) * 0.3
         for name, shape in MoeHeads.trunk_shapes(config).items()
     }
+    if output == "own":
+        values["lm_head"] = rng.standard_normal((K, V, D)).astype(np.float32)
     model.load_tensors(values)
     return model, values
 
@@ -89,9 +91,10 @@ def test_loss_and_gradients_match_torch(active, output, teacher, balance, z):
         )
 
 
+@pytest.mark.parametrize("output", ["shared", "own"])
 @pytest.mark.parametrize("active", [1, 2])
-def test_the_kernel_drafts_what_the_plain_version_drafts(active):
-    model, _ = made(active)
+def test_the_kernel_drafts_what_the_plain_version_drafts(active, output):
+    model, _ = made(active, output=output)
     shape = tree.dense([3, 2, 2])
     for seed in range(5):
         hidden = np.random.default_rng(seed).standard_normal(D).astype(np.float32)

@@ -16,6 +16,11 @@ def test_shares_are_frequencies_of_successive_hits():
     assert shares.share == {(0,): 0.75, (0, 1): 0.5, (0, 1, 0): 0.25}
 
 
+def test_equally_frequent_paths_come_by_length_then_by_rank():
+    shares = PathShares.count(np.array([[0, 0], [1, 9]]), most=5)
+    assert list(shares.share.items()) == [((0,), 0.5), ((1,), 0.5), ((0, 0), 0.5)]
+
+
 def test_the_best_tree_is_the_best_of_all_trees():
     ranks = np.random.default_rng(0).integers(0, 4, (200, 3))
     shares = PathShares.count(ranks, most=2)

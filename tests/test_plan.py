@@ -115,6 +115,13 @@ def test_heads_are_not_asked_where_the_text_is_sure():
     assert "heads" in unsure.draft(Heads([11], [0.9]), None, text).source
 
 
+def test_heads_that_were_not_asked_cost_no_time():
+    # 1.9 tokens in 1.5 seconds are more a second than 2.71 in 2.4, and would be fewer with 100 for a draft.
+    cost = StepCost((1.0, 1.5, 2.4), draft_seconds=100.0)
+    sure = Plan(cost, Tree.from_paths([(0,)]), (0.0, *(0.9,) * LONGEST))
+    assert sure.draft(Heads([11], [0.9]), None, ContextIndex([1, 2, 10, 1, 2])).tree.size == 2
+
+
 def test_a_plan_survives_its_file(tmp_path):
     plan = Plan(
         StepCost((0.01, 0.012), 0.001), Tree.from_paths([(0,), (0, 0)]), RATES, data="artifacts/x.parquet"

@@ -48,6 +48,10 @@ def test_the_curve_holds_the_best_trees_and_its_top_is_the_fastest(rule):
     assert found.curve[found.fastest].speedup == max(outlook.speedup for outlook in found.curve)
 
 
+def test_where_many_rows_were_timed_a_tree_may_hold_every_path_of_the_guesses():
+    assert Prospects(Measured(ACCURACY, StepCost((0.01,) * 64))).most == 3 + 3 * 3
+
+
 def test_both_rules_choose_as_the_searches_for_a_machine_do():
     searched = tree.search_for_machine(ACCURACY, COST.step_seconds, COST.draft_seconds)
     found = Prospects(MEASURED)

@@ -9,7 +9,7 @@ import train_tiny
 from fake_base import token_set
 
 from medusa_core import heads, hidden, train, train_loop
-from medusa_core.optim import AdamW
+from medusa_core.optim import AdamW, learning_rate
 from medusa_core.train_config import TrainConfig, TrainError
 
 jt = train.jt
@@ -27,6 +27,54 @@ def test_an_epoch_visits_every_block_once_and_the_next_in_another_order():
     assert all(sorted(epoch) == list(range(blocks)) for epoch in epochs.tolist())
     assert len({tuple(epoch) for epoch in epochs.tolist()}) == 4
     assert not np.array_equal(numbers[:4], train.block_numbers(4, 0, per_step, blocks))
+
+
+# ---------------------------------------------------------------- what is learned from
+
+
+class Begun(Exception):
+    pass
+
+
+@pytest.fixture
+def begun(tiny, monkeypatch):
+    """Function that begins a training and returns the hidden states that it learns from and is judged by."""
+
+    def begin(**changes):
+        given = []
+
+        def fit(model, seen, unseen, *_):
+            given.extend((seen, unseen))
+            raise Begun
+
+        with monkeypatch.context() as patch:
+            patch.setattr(train, "fit", fit)
+            with pytest.raises(Begun):
+                tiny("begun", **changes)
+        return given
+
+    return begin
+
+
+def test_heads_learn_from_the_training_answers_and_are_judged_by_the_held_out_ones(begun):
+    for states, split in zip(begun(), ("train", "held-out"), strict=True):
+        assert np.array_equal(states.tokens, np.concatenate(token_set(60).select(split).answer_ids))
+
+
+def test_a_limit_of_positions_takes_the_first_answers_that_hold_them(begun):
+    seen, _ = begun(max_positions=100)
+    answers = token_set(60).select("train").answer_ids
+    ends = np.cumsum([len(answer) for answer in answers])
+    assert np.array_equal(seen.tokens, np.concatenate(answers)[: ends[ends >= 100][0]])
+
+
+def test_a_token_that_ends_texts_can_be_drafted_however_rare_it_is(tiny, tmp_path):
+    data = token_set(60)
+    rarest = int(np.bincount(np.concatenate(data.answer_ids), minlength=50).argmin())
+    tiny.base.config = dataclasses.replace(tiny.base.config, eos_token_ids=(rarest,))
+    model = train.untrained(train_tiny.config(tmp_path, draft_vocab_size=8), tiny.base, data)
+    draft_ids = model.tensors()["draft_ids"]
+    assert rarest in draft_ids and len(draft_ids) == 8
 
 
 # ---------------------------------------------------------------- training
@@ -58,6 +106,38 @@ def test_heads_learn_and_the_history_tells(tiny, tmp_path):
     loaded = heads.load(tmp_path / "a" / "heads", tiny.base)
     assert np.array_equal(loaded.tensors()["weight0"], tensors["weight0"])
     assert not train_loop.checkpoints(tmp_path / "a" / "run")  # a finished run needs none
+
+
+@pytest.fixture
+def untrained(tiny, tmp_path):
+    """Heads that have not learned, and the held-out states to judge them by."""
+    data = token_set(60)
+    model = train.untrained(train_tiny.config(tmp_path), tiny.base, data)
+    return model, hidden.compute(tiny.base, data.select("held-out"))
+
+
+def test_an_evaluation_is_spread_evenly_over_the_held_out_text(untrained, tmp_path, monkeypatch):
+    model, states = untrained
+    asked, batch = [], hidden.HiddenStates.batch
+
+    def recorded(self, numbers, *rest):
+        asked.extend(numbers.tolist())
+        return batch(self, numbers, *rest)
+
+    monkeypatch.setattr(hidden.HiddenStates, "batch", recorded)
+    config = train_tiny.config(tmp_path, eval_positions=16)
+    train.evaluate(model, states, config)
+    assert len(asked) == 16 // config.block
+    assert asked[0] == 0 and asked[-1] == len(states.tokens) // config.block - 1
+    assert np.ptp(np.diff(asked)) <= 1
+
+
+def test_an_evaluation_asks_for_the_tokens_that_came_whoever_taught(untrained, tmp_path):
+    data_alone, taught = (
+        train.evaluate(*untrained, train_tiny.config(tmp_path, teacher_weight=weight))
+        for weight in (0.0, 0.5)
+    )
+    assert taught == data_alone
 
 
 def test_target_ranks_are_what_the_accuracies_count(tiny, tmp_path):
@@ -102,13 +182,35 @@ def test_a_loss_that_is_no_number_names_step_and_head(tiny, monkeypatch):
         tiny("nan")
 
 
-def test_clipping_bounds_what_one_update_sees(tiny, monkeypatch):
-    scales = []
-    step = AdamW.step
-    monkeypatch.setattr(
-        AdamW, "step", lambda self, g, lr, scale: (scales.append(scale), step(self, g, lr, scale))
-    )
+@pytest.fixture
+def updates(monkeypatch):
+    """What the updates that follow are made with: (learning rate, scale of the gradient, weight decay) of each."""
+    made, step = [], AdamW.step
+
+    def recorded(self, gradients, lr, scale):
+        made.append((lr, scale, self.weight_decay))
+        step(self, gradients, lr, scale)
+
+    monkeypatch.setattr(AdamW, "step", recorded)
+    return made
+
+
+def test_every_update_gets_the_schedules_rate_and_the_settings_weight_decay(tiny, updates):
+    settings = {"learning_rate": 2e-3, "warmup_steps": 3, "final_ratio": 0.2, "weight_decay": 0.01}
+    total = tiny("a", epochs=0.5, **settings)[0]["steps"]
+    assert [lr for lr, _, _ in updates] == [learning_rate(step, total, 2e-3, 3, 0.2) for step in range(total)]
+    assert {decay for _, _, decay in updates} == {0.01} and total > 3
+
+
+def test_a_gradient_below_the_limit_is_not_scaled(tiny, updates):
+    history, _ = tiny("a", epochs=0.5, clip=1e6, log_every=1)
+    assert max(entry["grad_norm"] for entry in history["train"]) < 1e6
+    assert {scale for _, scale, _ in updates} == {1.0}
+
+
+def test_clipping_bounds_what_one_update_sees(tiny, updates):
     history, _ = tiny("clip", clip=0.05, log_every=1)
+    scales = [scale for _, scale, _ in updates]
     norms = [entry["grad_norm"] for entry in history["train"]]
     assert max(norms) > 0.05 > min(s * n for s, n in zip(scales, norms)) - 1e-6
     assert all(s * n <= 0.05 * (1 + 1e-6) for s, n in zip(scales, norms))

@@ -1,6 +1,5 @@
 """Joint training: schedules, what it starts from, resuming, failures, what it leaves behind."""
 
-import argparse
 import json
 
 import numpy as np
@@ -13,7 +12,7 @@ from medusa_core.lora import Adapters, LoraConfig
 from medusa_core.losses import NO_TARGET
 from medusa_core.optim import AdamW
 from medusa_core.train2 import Joint
-from medusa_core.train2_config import Train2Config, heads_scale
+from medusa_core.train2_config import heads_scale
 from medusa_core.train_config import TrainError
 
 jt = train2.jt
@@ -38,14 +37,7 @@ def tiny(base, tmp_path):
     return run
 
 
-# ---------------------------------------------------------------- schedules and settings
-
-
-def test_the_ramp_is_a_quarter_of_a_sine_and_the_other_recipes_are_constant():
-    ramp = [heads_scale("ramp", step, 6) for step in range(6)]
-    assert ramp == pytest.approx([0.0, 0.258819, 0.5, 0.707107, 0.866025, 0.965926], abs=1e-6)
-    for recipe in ("two-stage", "direct"):
-        assert {heads_scale(recipe, step, 6) for step in range(6)} == {1.0}
+# ---------------------------------------------------------------- schedule and command line
 
 
 @pytest.mark.parametrize("recipe", ["ramp", "direct"])
@@ -63,38 +55,62 @@ def test_every_update_gets_the_recipes_scale(tiny, recipe, monkeypatch):
     assert seen[::2] == seen[1::2] == [heads_scale(recipe, step, total) for step in range(total)]
 
 
-@pytest.mark.parametrize(
-    "line, message",
-    [
-        ("recipe: both", "recipe 'both' is unknown: expected one of two-stage, ramp, direct"),
-        ("rank: 0", "rank is 0, expected more than 0"),
-        ("adapt_lm_head: true", "adapt_lm_head changes the LM head that output 'draft' shares"),
-        ("block: 200", "batch_positions 1024 is not a multiple of micro_batches 2 x block 200"),
-        ("hidden_dtype: float16", "unknown key 'hidden_dtype'; expected some of model, data"),
-        ("distill: 1", "distill is 1, expected bool"),
-    ],
-)
-def test_bad_settings_are_refused_by_name(tmp_path, line, message):
-    path = tmp_path / "p.yaml"
-    path.write_text(line + "\n")
-    with pytest.raises(TrainError, match=message):
-        Train2Config.from_yaml(path)
-
-
-def test_flags_take_yes_and_no():
-    parser = argparse.ArgumentParser()
-    Train2Config.add_flags(parser)
-    assert vars(parser.parse_args(["--no-distill", "--adapt-lm-head", "--rank", "8"])) == {
-        "distill": False,
-        "adapt_lm_head": True,
-        "rank": 8,
-    }
-
-
 def test_the_command_line_reports_errors_in_one_line(tmp_path, capsys):
     assert train2.main(["--data", str(tmp_path / "none.parquet"), "--recipe", "ramp"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and "none.parquet" in error and error.count("\n") == 1
+
+
+# ---------------------------------------------------------------- what it starts from
+
+
+class Begun(Exception):
+    pass
+
+
+@pytest.fixture
+def begun(tiny, monkeypatch):
+    """Function that begins a joint training and returns what its loop is given: the task and the windows seen."""
+
+    def begin(**changes):
+        given, fit = [], train2.fit
+
+        def loop(task, *_):
+            given.append(task)
+            raise Begun
+
+        def recorded(model, seen, *rest):
+            given.append(seen)
+            return fit(model, seen, *rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(train2, "fit", recorded)
+            patch.setattr(train_loop, "loop", loop)
+            with pytest.raises(Begun):
+                tiny("begun", **changes)
+        seen, task = given
+        return task, seen
+
+    return begin
+
+
+def test_heads_and_base_learn_from_the_training_answers(begun):
+    _, seen = begun()
+    assert np.array_equal(seen.ids, windows.cut(DATA.select("train"), seen.length).ids)
+
+
+def test_the_seed_draws_what_the_adapters_start_from(begun):
+    one, same, other = (begun(seed=seed)[0].model.adapters.state_dict() for seed in (0, 0, 1))
+    for name, value in one.items():
+        assert np.array_equal(value.numpy(), same[name].numpy())
+        zero = name.endswith("lora_B.weight")  # whatever the seed
+        assert np.array_equal(value.numpy(), other[name].numpy()) == zero, name
+
+
+def test_all_weights_decay_and_the_heads_learn_at_a_rate_of_their_own(begun):
+    optimizer = begun(weight_decay=0.1, heads_rate=3.0)[0].optimizer
+    assert optimizer.weight_decay == 0.1
+    assert optimizer.rates == {"heads.weight0": 3.0, "heads.bias0": 3.0}
 
 
 # ---------------------------------------------------------------- training

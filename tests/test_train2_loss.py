@@ -83,3 +83,30 @@ def test_the_heads_loss_reaches_the_adapters_and_the_base_stays(joint):
         )  # B is zero, so A cannot matter yet
     for name, value in before.items():
         assert np.array_equal(model.base.weight(name).numpy(), value)
+
+
+def test_the_settings_of_the_heads_loss_reach_it(joint):
+    model, batch = joint(kind="lstm")
+    counts = (model.targets(batch) >= 0).sum(1)
+    without, more = (
+        model.loss(batch, counts, 0.8, 0.0, feature_weight=weight).loss.item() for weight in (0.0, 1.0)
+    )
+    assert more - without > 1e-3  # more than rounding
+
+
+def test_an_evaluation_asks_for_the_tokens_that_came_whoever_taught(base, joint):
+    model, _ = joint()
+    laid = windows.cut(DATA.select("held-out"), 16)
+    data_alone, taught = (
+        train2.evaluate(model, laid, config_of(base.folder, teacher_weight=weight)) for weight in (0.0, 0.5)
+    )
+    assert taught == data_alone
+
+
+def test_an_entry_of_the_history_tells_the_base_apart_from_the_heads():
+    # Rows: the base's cross-entropy, its divergence, one head; 4 targets each, hits at ranks 0 and 1.
+    hits = [[3, 1], [3, 1], [1, 2]]
+    sums = {"loss": [8.0, 2.0, 4.0], "learned": [4] * 3, "targets": [4] * 3, "hits": hits}
+    entry = train2.averages([sums], decay=0.8)
+    assert (entry["lm_loss"], entry["lm_top1"], entry["kl"]) == (8 / 4, 3 / 4, 2 / 4)
+    assert (entry["head_loss"], entry["top1"]) == ([4 / 4], [1 / 4])

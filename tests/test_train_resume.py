@@ -115,6 +115,27 @@ def test_a_checkpoint_from_before_a_setting_existed_is_resumed(stopped, tiny):
     assert history["train"][-1]["step"] == history["steps"]
 
 
+def test_what_the_weights_do_not_depend_on_may_change_when_a_run_is_resumed(stopped, tiny, tmp_path):
+    stopped.parent.rename(tmp_path / "moved")
+    changes = {"eval_every": 5, "eval_positions": 32, "log_every": 1, "checkpoint_every": 4}
+    assert {"out", "run", *changes} == set(train_loop.FREE)
+    history, tensors = tiny("moved", resume=True, **changes)
+    assert [entry["step"] for entry in history["train"][-2:]] == [history["steps"] - 1, history["steps"]]
+    _, whole = tiny("whole")
+    assert all(np.array_equal(tensors[name], whole[name]) for name in whole)
+
+
+def test_a_resumed_run_counts_its_seconds_on_from_those_before_it_stopped(stopped, tiny):
+    last = train_loop.checkpoints(stopped)[-1]
+    tensors, header = checkpoint.load(last)
+    logged = len(header["history"]["train"])
+    header["history"]["train"][-1]["seconds"] = 1000.0
+    checkpoint.save(last, tensors, header)
+    history, _ = tiny("stopped", resume=True, checkpoint_every=10)
+    later = [entry["seconds"] for entry in history["train"][logged:]]
+    assert later and min(later) > 1000.0
+
+
 def test_a_damaged_checkpoint_is_refused_by_name(stopped, tiny):
     last = train_loop.checkpoints(stopped)[-1]
     content = bytearray(last.read_bytes())

@@ -96,6 +96,13 @@ def test_packing_fills_windows_and_splits_nothing():
     assert [sum(lengths[item] for item in members) for members in bins] == [100] * 49
 
 
+def test_a_prompt_as_long_as_a_window_leaves_its_last_row_the_first_answer_token():
+    ids = {"prompt_ids": [np.array([1, 2, 3, 4])], "answer_ids": [np.array([5, 6])]}
+    laid = windows.cut(dataclasses.replace(token_set(1), **ids), 4)
+    assert laid.ids.tolist() == [[1, 2, 3, 4]]
+    assert laid.target.tolist() == [[0, 0, 0, 5]] and laid.answer_rows == 1
+
+
 def test_a_window_no_prompt_fits_in_is_refused():
     tokens = token_set(3)
     with pytest.raises(DataError, match="no prompt of the 3 is shorter than a window of 0 tokens"):
