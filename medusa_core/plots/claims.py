@@ -9,10 +9,10 @@ from plotly.subplots import make_subplots
 
 from medusa_core.plots.palette import COLOURS, DASHES, PATTERNS, SYMBOLS, bar, ramp, styled
 
-FAMILIES = {  # colour and symbol of each, the same in both figures
+FAMILIES = {  # colour and symbol of each, the same in both figures; the many lie below the few
     "chain": (COLOURS["self"], SYMBOLS[2]),
-    "random": (COLOURS["plain"], SYMBOLS[3]),
     "dense": (COLOURS["prefix"], SYMBOLS[1]),
+    "random": (COLOURS["plain"], SYMBOLS[3]),
     "searched": (COLOURS["accepted"], SYMBOLS[0]),
 }
 TICKS = [1, 2, 4, 8, 16, 32, 64, 128, 256]

@@ -84,7 +84,7 @@ def fig_choice(shares: PathShares, cost: StepCost, most: int = 32) -> go.Figure:
     )  # fmt: skip
     figure.add_hline(y=1, line={"color": COLOURS["plain"], "width": 2, "dash": "dot"})
     figure.update_xaxes(title="rows in a step, the root included")
-    figure.update_yaxes(title="tokens / step, times plain decoding", rangemode="tozero")
+    figure.update_yaxes(title="promised by the count", rangemode="tozero")
     legend = {"orientation": "h", "x": 0, "y": -0.25, "yanchor": "top"}  # inside, it would cover a curve
     return styled(figure, "More rows bring more tokens, until they cost more", legend=legend)
 
