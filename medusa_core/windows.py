@@ -75,7 +75,7 @@ class Windows:
 def cut(tokens: TokenSet, length: int) -> Windows:
     """Lay out a token set in windows of `length` rows, as few as best-fit packing finds.
 
-    Answers are cut at the end of a window; those whose prompt fills it are left out. Raises DataError when
+    Answers are cut at the end of a window; those whose prompt is longer than it are left out. Raises DataError when
     none is left.
     """
     kept = [
@@ -84,7 +84,7 @@ def cut(tokens: TokenSet, length: int) -> Windows:
         if 0 < len(prompt) <= length and len(answer)
     ]
     if not kept:
-        raise DataError(f"no prompt of the {len(tokens)} is shorter than a window of {length} tokens")
+        raise DataError(f"no prompt of the {len(tokens)} fits into a window of {length} tokens")
     bins = _pack([len(ids) - 1 for ids, _ in kept], length)
     shape = (len(bins), length)
     windows = Windows(*(np.zeros(shape, np.int32) for _ in range(4)))

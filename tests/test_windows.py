@@ -105,7 +105,7 @@ def test_a_prompt_as_long_as_a_window_leaves_its_last_row_the_first_answer_token
 
 def test_a_window_no_prompt_fits_in_is_refused():
     tokens = token_set(3)
-    with pytest.raises(DataError, match="no prompt of the 3 is shorter than a window of 0 tokens"):
+    with pytest.raises(DataError, match="no prompt of the 3 fits into a window of 0 tokens"):
         windows.cut(tokens, 0)
     longest = max(map(len, tokens.prompt_ids))
     kept = [prompt for prompt in tokens.prompt_ids if len(prompt) < longest]
