@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from medusa_core import runtime
@@ -62,7 +63,10 @@ def draw(content, known: dict[str, str] | None = None) -> int:
     outputs, known = missing(content), known or {}
     names = [digest(output["data"][PLOTLY]) for output in outputs]
     new = {name: output["data"][PLOTLY] for name, output in zip(names, outputs) if name not in known}
-    pictures = {**known, **(asyncio.run(_paint(new)) if new else {})}
+    with ThreadPoolExecutor(
+        1
+    ) as apart:  # a thread that has no event loop, as that of a notebook's kernel has
+        pictures = {**known, **(apart.submit(lambda: asyncio.run(_paint(new))).result() if new else {})}
     for name, output in zip(names, outputs):
         output["data"][PNG], output["metadata"][DRAWN] = pictures[name], name
     return len(new)
