@@ -63,9 +63,7 @@ def draw(content, known: dict[str, str] | None = None) -> int:
     outputs, known = missing(content), known or {}
     names = [digest(output["data"][PLOTLY]) for output in outputs]
     new = {name: output["data"][PLOTLY] for name, output in zip(names, outputs) if name not in known}
-    with ThreadPoolExecutor(
-        1
-    ) as apart:  # a thread that has no event loop, as that of a notebook's kernel has
+    with ThreadPoolExecutor(1) as apart:  # a notebook's own thread runs an event loop already
         pictures = {**known, **(apart.submit(lambda: asyncio.run(_paint(new))).result() if new else {})}
     for name, output in zip(names, outputs):
         output["data"][PNG], output["metadata"][DRAWN] = pictures[name], name
