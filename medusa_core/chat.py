@@ -98,8 +98,8 @@ def _run(options: argparse.Namespace) -> None:
     settings = Settings(options.max_new_tokens, acceptance, options.temperature, seed=options.seed)
     if options.prompt is not None and not options.prompt.strip():
         raise answers.SettingsError("--prompt is empty; a prompt needs at least one character")
-    base = answers.load_base(options.model, options.heads, options.dtype)
     answers.check_tree(options.heads, options.tree, [options.drafts])
+    base = answers.load_base(options.model, options.heads, options.dtype)
     drafting = answers.load_drafting(options.heads, options.tree, options.drafts, base)
     calibrate.warn(options.heads, options.tree, [options.drafts])
     tokenizer = text.load_tokenizer(base.folder)

@@ -122,10 +122,13 @@ def _peers(result: dict) -> list[str]:
 
 def _trees(result: dict) -> list[str]:
     prompts, tokens = result["ways"][0]["prompts"], result["config"]["max_new_tokens"]
+    apart = (
+        "" if result["config"].get("raced_apart") else ", the raced ones among them,"
+    )  # as runs were at first
     opening = (
         f"Ways of guessing on {prompts} prompts held out from training, up to {tokens} tokens each, greedy, on "
-        f"{in_words(result['machine'])}, without the prompt's forward; predictions by walking along held-out answers, "
-        "the raced ones among them, and by measured step times (chapter 08):"
+        f"{in_words(result['machine'])}, without the prompt's forward; predictions by walking along held-out answers"
+        f"{apart} and by measured step times (chapter 08):"
     )
     rows = []
     for way in result["ways"]:

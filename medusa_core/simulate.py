@@ -209,7 +209,7 @@ def expected_by_size(accuracy, most: int = MOST_NODES) -> np.ndarray:
     if np.ndim(accuracy) != 2:
         raise SimulationError(f"accuracy must be (heads, ranks), got shape {np.shape(accuracy)}")
     heads, ranks = np.shape(accuracy)
-    tree = trees.search(accuracy, min(most, sum(ranks**depth for depth in range(1, heads + 1))))
+    tree = trees.search(accuracy, min(most, trees.capacity(heads, ranks)))
     return 1 + np.append(0.0, np.cumsum(np.sort(trees.path_products(tree, accuracy)[1:])[::-1]))
 
 

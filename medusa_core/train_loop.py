@@ -110,9 +110,8 @@ def _finished(config: Training, key: str, weights: Path) -> dict | None:
         raise TrainError(f"{path}: not JSON ({error}); delete it to train again") from None
     _, header = checkpoint.load(weights)
     same = history.get("config") == header.get("config") == dataclasses.asdict(config)
-    if not (
-        same and history.get("data") == header.get("data") == key
-    ):  # it died before its weights were written
+    # Other data in the header: the run died after its history and before its weights.
+    if not (same and history.get("data") == header.get("data") == key):
         return None
     remove_checkpoints(config)
     return history
