@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -176,23 +175,23 @@ class _Bench:
 # ---------------------------------------------------------------- going on after an interruption
 
 
-def begin(partial: Path | None, config: dict, key: str = "question_id") -> tuple[dict, dict]:
+def begin(partial: Path | None, config: Mapping, key: str = "question_id") -> tuple[dict, dict]:
     """The machine's stamp and the finished rows by `key`, of `partial` where that has been begun.
 
-    Raises SettingsError when it is of another config or processor.
+    Raises SettingsError naming what differs when it is of another config or processor.
     """
-    machine = stamp()
-    content = json.dumps([config, [machine[key] for key in PROCESSOR]], sort_keys=True)
-    header = {"settings_sha256": hashlib.sha256(content.encode()).hexdigest(), "machine": machine}
-    if partial is None:
-        return machine, {}
-    rows = finished_lines(partial)
+    machine, config = stamp(), json.loads(json.dumps(config))  # as a file gives it back
+    rows = [] if partial is None else finished_lines(partial)
     if not rows:
-        append_line(partial, header)
+        if partial is not None:
+            append_line(partial, {"config": config, "machine": machine})
         return machine, {}
-    if rows[0].get("settings_sha256") != header["settings_sha256"]:
+    before = rows[0]
+    differ = [name for name in config if before.get("config", {}).get(name) != config[name]]
+    differ += [name for name in PROCESSOR if before.get("machine", {}).get(name) != machine[name]]
+    if differ:
         raise SettingsError(
-            f"{partial} holds part of a benchmark with other settings, questions or processor: "
-            "finish that one, delete the file, or choose another name"
+            f"{partial} holds part of a measurement with other {', '.join(differ)}: "
+            "finish that one, delete the file, or choose another --name"
         )
-    return rows[0]["machine"], {row.pop(key): row for row in rows[1:]}
+    return before["machine"], {row.pop(key): row for row in rows[1:]}

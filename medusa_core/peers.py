@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -16,17 +15,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from medusa_core import answers, convert, data, heads, machine, peer_process, text
+from medusa_core import answers, bench_play, convert, data, heads, machine, peer_process, text
 from medusa_core.answers import SettingsError
-from medusa_core.bench_play import spread
 from medusa_core.config import ModelConfig
-from medusa_core.files import append_line, file_name, finished_lines, replacing, write_json
+from medusa_core.files import append_line, file_name, replacing, write_json
 from medusa_core.model_folder import read_json, sha256
 from medusa_core.peer_process import PeerError, PeerProcess
 from medusa_core.peer_summary import REFERENCE, summarise, table
 from medusa_core.peer_worker import PEERS, LlamaCpp, Ours
 from medusa_core.runtime import ARTIFACTS, ROOT
-from medusa_core.stamp import PROCESSOR, stamp
 
 VERSION = 2  # says which question each measurement of the memory belongs to
 BYTES_PER_WEIGHT = 2  # bfloat16
@@ -74,7 +71,7 @@ def run(
     labels = [{key: question[key] for key in ("question_id", "category")} for question in questions]
     asked = [{**own, "turns": question["turns"][:1]} for own, question in zip(labels, questions)]
     config = {**asdict(settings), "questions": asked, **recorded}
-    stamped, done = _begin(partial, json.loads(json.dumps(config)))
+    stamped, done = bench_play.begin(partial, config)
     for number, ids in enumerate(tqdm(prompts, desc="questions")):
         name = labels[number]["question_id"]
         if name in done:
@@ -132,27 +129,6 @@ def _question(workers: Mapping[str, PeerProcess], ids: list[int], number: int, l
         ids = found[name].pop("tokens")
         samples[name] = {"tokens": len(ids), "token_ids": ids, "same": ids == reference, **found[name]}
     return {"samples": samples, "waiting_seconds": round(waiting, 2), **record}
-
-
-# ---------------------------------------------------------------- going on after an interruption
-
-
-def _begin(partial: Path, config: dict) -> tuple[dict, dict]:
-    """The machine's stamp and the finished questions by id, of `partial` where that has been begun."""
-    found = stamp()
-    rows = finished_lines(partial)
-    if not rows:
-        append_line(partial, {"config": config, "machine": found})
-        return found, {}
-    before = rows[0]
-    differ = [key for key in config if before.get("config", {}).get(key) != config[key]]
-    differ += [key for key in PROCESSOR if before.get("machine", {}).get(key) != found[key]]
-    if differ:
-        raise SettingsError(
-            f"{partial} holds part of a benchmark of peers with other {', '.join(differ)}: "
-            "finish that one, delete the file, or choose another --name"
-        )
-    return before["machine"], {row.pop("question_id"): row for row in rows[1:]}
 
 
 # ---------------------------------------------------------------- starting
@@ -284,7 +260,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
         if not shutil.which(python):
             raise SettingsError(f"--python {python}: no such program, expected a Python interpreter")
-        result = measure(settings, spread(list(data.read_questions(path)), limit), name, python)
+        result = measure(settings, bench_play.spread(list(data.read_questions(path)), limit), name, python)
     except (ValueError, OSError, PeerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

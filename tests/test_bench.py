@@ -247,13 +247,13 @@ def test_an_interrupted_benchmark_goes_on_from_its_finished_questions(tmp_path):
 def test_another_benchmarks_partial_file_is_refused(tmp_path):
     partial = tmp_path / "x.partial.jsonl"
     run(QUESTIONS[:1], partial=partial)
-    for changed in (
-        {"settings": replace(SETTINGS, seed=1)},
-        {"recorded": {"heads_sha256": "0"}},
-        {"questions": QUESTIONS},
+    for differs, changed in (
+        ("seed", {"settings": replace(SETTINGS, seed=1)}),
+        ("heads_sha256", {"recorded": {"heads_sha256": "0"}}),
+        ("questions", {"questions": QUESTIONS}),
     ):
         with pytest.raises(
-            SettingsError, match="x.partial.jsonl holds part of a benchmark with other settings"
+            SettingsError, match=f"x.partial.jsonl holds part of a measurement with other {differs}:"
         ):
             run(**{"questions": QUESTIONS[:1], **changed}, partial=partial)
 
@@ -264,9 +264,7 @@ def test_a_partial_file_goes_on_at_another_commit_and_on_no_other_processor(tmp_
     monkeypatch.setattr(bench_play, "stamp", lambda: {**here, "git_commit": "another"})
     assert bench_play.begin(partial, {"seed": 0}) == (here, {})
     monkeypatch.setattr(bench_play, "stamp", lambda: {**here, "cpu": "another"})
-    with pytest.raises(
-        SettingsError, match="x.partial.jsonl holds part of a benchmark with other .* processor"
-    ):
+    with pytest.raises(SettingsError, match="x.partial.jsonl holds part of a measurement with other cpu:"):
         bench_play.begin(partial, {"seed": 0})
 
 

@@ -167,9 +167,7 @@ def test_part_of_another_benchmark_is_refused_naming_what_differs(folder, capsys
     capsys.readouterr()
     assert run(folder, "--drafts", "heads") == 1
     error = capsys.readouterr().err
-    assert (
-        "peers.partial.jsonl holds part of a benchmark of peers with other drafts, versions, absent" in error
-    )
+    assert "peers.partial.jsonl holds part of a measurement with other drafts, versions, absent" in error
 
 
 @pytest.mark.parametrize(
