@@ -18,7 +18,7 @@ from medusa_core.data import read_tokens
 from medusa_core.heads import PLAN_FILE, TREE_FILE, corpus
 from medusa_core.model_folder import MANIFEST, sha256
 from medusa_core.plan import Plan
-from medusa_core.trace import Step, Trace
+from medusa_core.trace import PHASES, Step, Trace
 from medusa_core.tree import Tree, TreeError
 
 ACCEPTANCE = ("greedy", "typical", "exact")
@@ -37,7 +37,6 @@ DRAFTS_HELP = (
 )
 DEFAULT_HEADS = "medusa1"  # whose measurements of this machine count where no heads are named
 WARM_UP = ("Name three colours.",)
-PHASES = ("verify", "accept", "commit", "draft")
 
 
 class SettingsError(ValueError):

@@ -20,8 +20,8 @@ from medusa_core.cost import StepCost
 from medusa_core.heads import PLAN_FILE, TREE_FILE
 from medusa_core.path_shares import PathShares
 from medusa_core.plan import Plan
-from medusa_core.report import text_table
 from medusa_core.stamp import PROCESSOR, in_words, stamp
+from medusa_core.tables import text_table
 from medusa_core.tree import Tree
 
 

@@ -22,8 +22,8 @@ from medusa_core.heads import corpus as corpora
 from medusa_core.heads.corpus import Corpus
 from medusa_core.heads_race import shares_of
 from medusa_core.model_folder import sha256
-from medusa_core.report import text_table
 from medusa_core.runtime import ARTIFACTS, ROOT
+from medusa_core.tables import text_table
 from medusa_core.tree import Tree
 
 VERSION = 1

@@ -8,6 +8,7 @@ from statistics import mean, median
 import numpy as np
 
 from medusa_core import answers
+from medusa_core.tables import aligned
 
 REFERENCE = "ours plain"  # whose answers the others' are compared with, and who measures the memory
 
@@ -77,10 +78,7 @@ def table(result: Mapping) -> str:
                 f"{row['same']}/{row['questions']}",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    sides = (str.ljust, *[str.rjust] * 5)
-    shown = ["  ".join(side(*cell) for side, *cell in zip(sides, line, widths)) for line in lines]
-    return "\n".join([*shown, "", *notes(result)])
+    return "\n".join([aligned(lines, (False, *[True] * 5)), "", *notes(result)])
 
 
 def label(name: str, config: Mapping) -> str:

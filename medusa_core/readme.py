@@ -13,6 +13,7 @@ import numpy as np
 from medusa_core import peer_summary
 from medusa_core.cost import Rounds
 from medusa_core.files import replacing
+from medusa_core.results import head_of, way_of
 from medusa_core.runtime import ROOT
 from medusa_core.stamp import in_words
 from medusa_core.summary import PLAIN, interval, plain_of
@@ -172,11 +173,11 @@ def _comparison(result: dict) -> list[str]:
         f"kinds would move a speed-up by {_typical_spread(result['bench']['runs']):.2f} either way (median of the "
         "table, 95 %):"
     )
-    ways = list(dict.fromkeys(_way(row) for row in speed))
+    ways = list(dict.fromkeys(way_of(row) for row in speed))
     shown = nodes[min(1, len(nodes) - 1)]
     lines = []
     for row in rows:
-        own = {_way(each): each["speedup"] for each in speed if each["name"].split(" + ")[0] == row["name"]}
+        own = {way_of(each): each["speedup"] for each in speed if head_of(each) == row["name"]}
         minutes = "" if row["training_seconds"] is None else f"{row['training_seconds'] / 60:.0f}"
         cells = [row["name"], f"{row['parameters'] / 1e6:.2f}", minutes]
         cells.append(" / ".join(f"{100 * value:.0f}" for value in row["top1"]))
@@ -186,11 +187,6 @@ def _comparison(result: dict) -> list[str]:
     columns = ["heads", "million parameters", "minutes of training", "top-1 by depth, %"]
     columns += [f"tokens/step, {n} nodes" for n in nodes] + [f"draft ms, {shown} nodes"]
     return [opening, "", *_markdown([*columns, *(f"speed-up, {way}" for way in ways)], lines)]
-
-
-def _way(row: dict) -> str:
-    """Acceptance, and who guesses beside the heads."""
-    return " + ".join([row["acceptance"], *row["name"].split(" + ")[1:]])
 
 
 def _claims(result: dict) -> list[str]:

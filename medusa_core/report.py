@@ -1,8 +1,6 @@
 """Turns executed notebooks into pages that need no network, and result files into tables."""
 
-import csv
 import html
-import io
 import json
 import os
 import re
@@ -10,6 +8,7 @@ import secrets
 from pathlib import Path
 
 from medusa_core import runtime
+from medusa_core.tables import cell_text, columns_of
 
 PLOTLY = "application/vnd.plotly.v1+json"
 PLOTLY_FILE = "plotly.min.js"  # beside the pages, which share it
@@ -195,7 +194,7 @@ def html_table(rows: list[dict]) -> str:
     lines = ["".join(f"<th>{html.escape(column)}</th>" for column in columns)]
     for row in rows:
         values = [row.get(column) for column in columns]
-        cells = (f"<td{_side(value)}>{html.escape(_shown(value))}</td>" for value in values)
+        cells = (f"<td{_side(value)}>{html.escape(cell_text(value))}</td>" for value in values)
         lines.append("".join(cells))
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return f"<div class='wide' tabindex='0'><table>{body}</table></div>"
@@ -229,42 +228,3 @@ def result_tables(files: list[Path], root: Path) -> dict[str, list[dict]]:
             raise ValueError(f'{file}: "summary" must be a list of rows (objects)')
         tables[str(file.relative_to(root))] = rows
     return tables
-
-
-def text_table(rows: list[dict]) -> str:
-    """Rows as aligned text, one column per key in order of appearance; numbers to the right."""
-    columns = columns_of(rows)
-    cells = [columns, *([_shown(row.get(column)) for column in columns] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    numeric = [all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(line, widths, numeric)
-        ).rstrip()
-        for line in cells
-    )
-
-
-def as_csv(rows: list[dict]) -> str:
-    """Rows as CSV, one column per key in order of appearance."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns_of(rows))
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def columns_of(rows: list[dict]) -> list[str]:
-    """The keys of rows, in order of appearance."""
-    return list(dict.fromkeys(column for row in rows for column in row))
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
-    return str(value)

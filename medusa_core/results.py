@@ -73,6 +73,11 @@ def head_of(row: dict) -> str:
     return row["name"].split(" + ")[0]
 
 
+def way_of(row: dict) -> str:
+    """A run's acceptance, and who guesses beside the heads."""
+    return " + ".join([row["acceptance"], *row["name"].split(" + ")[1:]])
+
+
 def temperature_of(row: dict) -> str:
     """The temperature of a run, or of a row of its summary, as it is written and chosen."""
     return f"{row['temperature']:g}"

@@ -17,6 +17,7 @@ from medusa_core.files import replacing_folder
 from medusa_core.plots.dashboard_panels import FILTERS, NOTHING, PANELS, View, choices, first_view
 from medusa_core.plots.palette import TEMPLATE
 from medusa_core.results import Results
+from medusa_core.tables import as_csv
 
 TITLE = "Medusa decoding on Jittor"
 LEAD = (
@@ -135,7 +136,7 @@ def _copy_results(root: Path, folder: Path) -> tuple[dict[str, list[dict]], dict
         links[file.name] = f"<a href='data/{html.escape(file.name)}'>JSON</a>"
         if rows:
             tables[file.name] = rows
-            (folder / f"{file.stem}.csv").write_text(report.as_csv(rows), encoding="utf-8", newline="")
+            (folder / f"{file.stem}.csv").write_text(as_csv(rows), encoding="utf-8", newline="")
             links[file.name] += f", <a href='data/{html.escape(file.stem)}.csv'>CSV of the summary</a>"
     return tables, links, damaged
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from medusa_core import report, runtime, study_key
 from medusa_core.files import write_json
 from medusa_core.study_parameters import RUNS, StudyError, assign, read_notebook, run_name
+from medusa_core.tables import text_table
 
 CELL_HOURS = {"quick": 0.5, "given": 24}  # a full training is one cell
 PARAMETER_FILE = "parameter_file"  # beside the chapters of study.json: whose run it is
@@ -124,7 +125,7 @@ def _conclude(root: Path, folder: Path, done: dict[str, dict]) -> None:
     report.write_index(index, f"The study: {folder.name}", notes, tables)
     print(f"\nThe chapters as pages: {index}")
     for name, rows in tables.items():
-        print(f"\n{name}\n{report.text_table(rows)}")
+        print(f"\n{name}\n{text_table(rows)}")
 
 
 def _choose(notebooks: dict[str, Path], only: list[str] | None) -> dict[str, Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from medusa_core import resample
+from medusa_core.tables import aligned
 
 PLAIN = "plain"
 
@@ -59,12 +60,7 @@ def table(rows: list[dict]) -> str:
         cells = ["-" if row[key] is None else f"{row[key]:.2f}" for key in numbers]
         cells.append("" if row["name"] == PLAIN else f"{row['speedup_low']:.2f} to {row['speedup_high']:.2f}")
         lines.append((row["name"], row["acceptance"], f"{row['temperature']:g}", *cells, identical))
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    left, right = str.ljust, str.rjust
-    sides = (left, left, *[right] * 8)
-    return "\n".join(
-        "  ".join(side(*cell) for side, *cell in zip(sides, line, widths)).rstrip() for line in lines
-    )
+    return aligned(lines, (False, False, *[True] * 8))
 
 
 def by_way(rows: list[dict]) -> dict[str, dict]:

@@ -14,6 +14,7 @@ from medusa_core.trace_checks import READING_FLOATS, STEP_FLOATS, TraceError, ch
 from medusa_core.tree import Tree
 
 VERSION = 3
+PHASES = ("verify", "accept", "commit", "draft")  # of a step
 
 
 @dataclass(eq=False)
@@ -42,7 +43,7 @@ class Step:
     node_tokens (n,) int32: root first. node_logprob (n,): the drafter's log-probability of each node given its
     parent. path: accepted node indices, root first. probability, threshold (n,), reason: of accept.Verdict;
     NaN where nothing was asked. length: tokens in the cache before the step. times: seconds of each phase
-    ("verify", "accept", "commit", "draft"). A step of plain decoding has one node. reading: only in traces that were
+    (PHASES). A step of plain decoding has one node. reading: only in traces that were
     recorded to be decided again (record.py).
     """
 

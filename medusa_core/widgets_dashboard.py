@@ -11,8 +11,9 @@ import ipywidgets as ipw
 import plotly.graph_objects as go
 from IPython.display import display
 
-from medusa_core import report, results, runtime
+from medusa_core import results, runtime
 from medusa_core.plots.dashboard_panels import FILTERS, NOTHING, PANELS, View, choices, first_view
+from medusa_core.tables import as_csv
 from medusa_core.widgets_output import Drawing, Line
 
 ALL = "all"
@@ -89,7 +90,7 @@ def _links(found: results.Results, source: str | None) -> str:
     if source is None:
         return ""
     rows = found.benches[source]["summary"]
-    offered = {"csv": ("text/csv", report.as_csv(rows)), "json": ("application/json", json.dumps(rows))}
+    offered = {"csv": ("text/csv", as_csv(rows)), "json": ("application/json", json.dumps(rows))}
     links = []
     for kind, (mime, text) in offered.items():
         data = base64.b64encode(text.encode()).decode()

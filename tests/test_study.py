@@ -10,7 +10,7 @@ from fake_notebooks import Stand
 from fake_notebooks import write as write_notebook
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-from medusa_core import report, study
+from medusa_core import report, study, tables
 
 FIGURE = """from IPython.display import display
 import ipywidgets, plotly.graph_objects as go
@@ -247,4 +247,4 @@ def test_a_damaged_result_file_is_named(tmp_path):
 
 def test_a_table_aligns_rows_of_different_columns():
     rows = [{"what": "base", "tokens/s": 9.5}, {"what": "medusa1", "tokens/s": 21.25, "same": True}]
-    assert report.text_table(rows) == ("what     tokens/s  same\nbase         9.50\nmedusa1     21.25   yes")
+    assert tables.text_table(rows) == ("what     tokens/s  same\nbase         9.50\nmedusa1     21.25   yes")

@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 from medusa_core.plots.palette import COLOURS, PATTERNS, bar, ramp, styled
 from medusa_core.results import head_of, temperature_of
 from medusa_core.summary import PLAIN
+from medusa_core.trace import PHASES
 
-PHASES = ("verify", "accept", "commit", "draft")
 LABELLED = 4  # runs side by side whose bars are wide enough for a number
 
 

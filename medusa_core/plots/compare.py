@@ -7,7 +7,7 @@ import html
 import plotly.graph_objects as go
 
 from medusa_core.plots.palette import COLOURS, DASHES, PATTERNS, SYMBOLS, bar, ramp, styled
-from medusa_core.results import head_of
+from medusa_core.results import head_of, way_of
 from medusa_core.summary import PLAIN
 
 
@@ -93,15 +93,15 @@ def fig_heads_speed(result: dict) -> go.Figure:
     """Measured speed-up of every set of heads, a group a set, a bar a way of decoding."""
     names = [row["name"] for row in result["heads"]]
     rows = [row for row in result["bench"]["summary"] if row["name"].split(" ")[0] != PLAIN]
-    ways = list(dict.fromkeys(_way(row) for row in rows))
+    ways = list(dict.fromkeys(way_of(row) for row in rows))
     figure = go.Figure()
     for number, (way, colour) in enumerate(zip(ways, ramp(len(ways)))):
-        own = {head_of(row): row for row in rows if _way(row) == way}
+        own = {head_of(row): row for row in rows if way_of(row) == way}
         value = [own[name]["speedup"] for name in names]
         figure.add_bar(
             x=list(map(html.escape, names)),
             y=[round(each, 3) for each in value],
-            name=way,
+            name=html.escape(way),
             marker=bar(colour, PATTERNS[number % len(PATTERNS)]),
             text=[f"{each:.2f}" for each in value],
             textposition="outside",
@@ -109,7 +109,7 @@ def fig_heads_speed(result: dict) -> go.Figure:
             cliponaxis=False,
             customdata=[[own[name]["tokens_per_step"], own[name]["overhead"]] for name in names],
             hovertemplate="%{x}: %{y:.2f}x = %{customdata[0]:.2f} tokens/step / %{customdata[1]:.2f}"
-            f"<extra>{way}</extra>",
+            f"<extra>{html.escape(way)}</extra>",
         )
     figure.add_hline(y=1, line={"color": COLOURS["plain"], "width": 2, "dash": "dash"})
     figure.update_yaxes(title="times as fast as plain", rangemode="tozero")
@@ -137,9 +137,3 @@ def fig_heads_categories(result: dict, acceptance: str = "greedy") -> go.Figure:
     )
     figure.update_yaxes(autorange="reversed")
     return styled(figure, f"Speed-up by category, {acceptance}", height=180 + 45 * len(names))
-
-
-def _way(row: dict) -> str:
-    """Acceptance, and who guesses beside the heads."""
-    _, *others = row["name"].split(" + ")
-    return html.escape(" + ".join([row["acceptance"], *others]))

@@ -12,10 +12,11 @@ import html
 import plotly.graph_objects as go
 
 from medusa_core import peer_summary, published
-from medusa_core.plots.bench import PHASES, fig_speedup, fig_tokens_per_step, way
+from medusa_core.plots.bench import fig_speedup, fig_tokens_per_step, way
 from medusa_core.plots.palette import COLOURS, PATTERNS, SYMBOLS, bar, ramp, styled
 from medusa_core.plots.peers import fig_peers
 from medusa_core.results import is_plain, temperature_of
+from medusa_core.trace import PHASES
 
 POINTWISE = ("x", "y", "text", "customdata")
 # Legends of any length lie on the lower edge; what is drawn makes room for them.

@@ -1,0 +1,49 @@
+"""Rows of results as aligned text and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+
+def aligned(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    """Cells in columns two spaces apart; right: which columns are set to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    sides = [str.rjust if each else str.ljust for each in right]
+    return "\n".join(
+        "  ".join(side(*cell) for side, *cell in zip(sides, line, widths)).rstrip() for line in lines
+    )
+
+
+def text_table(rows: list[dict]) -> str:
+    """Rows as aligned text, one column per key in order of appearance; numbers to the right."""
+    columns = columns_of(rows)
+    lines = [columns, *([cell_text(row.get(column)) for column in columns] for row in rows)]
+    numeric = [all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns]
+    return aligned(lines, numeric)
+
+
+def as_csv(rows: list[dict]) -> str:
+    """Rows as CSV, one column per key in order of appearance."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns_of(rows))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def columns_of(rows: list[dict]) -> list[str]:
+    """The keys of rows, in order of appearance."""
+    return list(dict.fromkeys(column for row in rows for column in row))
+
+
+def cell_text(value: object) -> str:
+    """A value as tables show it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
+    return str(value)
