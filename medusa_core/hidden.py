@@ -61,8 +61,12 @@ class HiddenStates:
     def batch(self, blocks: np.ndarray, block: int, heads: int, size: int) -> Batch:
         """Return `size` positions: the blocks numbered `blocks`, of `block` rows each, then padding.
 
-        Padding has no targets; heads is K.
+        Padding has no targets; heads is K. Raises ValueError where there are fewer blocks.
         """
+        if (highest := int(np.max(blocks, initial=-1))) >= (known := len(self.tokens) // block):
+            raise ValueError(
+                f"block {highest} of {block} positions was asked for, of {known}: take more answer tokens"
+            )
         first = np.zeros(size // block, np.int64)
         first[: len(blocks)] = np.asarray(blocks, np.int64) * block
         row = (first[:, None] + np.arange(block)).reshape(-1)  # (N,)

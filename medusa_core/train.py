@@ -91,6 +91,13 @@ def shape(config: Training, base) -> HeadsConfig:
     )
 
 
+def like(config: HeadsConfig) -> dict:
+    """The settings that describe heads of this shape: the other direction of `shape`."""
+    names = ("kind", "num_heads", "num_layers", "output", "draft_vocab_size", "state_size")
+    sizes = {name: getattr(config, name) for name in (*names, "experts", "active_experts")}
+    return {name: size for name, size in sizes.items() if size is not None}
+
+
 def check_kind(config: Training) -> None:
     """Raise TrainError naming a setting that the loss of this kind of heads has no use for."""
     for name in KIND_SETTINGS:

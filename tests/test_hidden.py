@@ -52,6 +52,15 @@ def test_a_batch_holds_the_next_tokens_and_the_states_they_were_chosen_from(base
     assert batch.teacher_row.max() < len(batch.teacher_hidden)
 
 
+def test_a_batch_of_more_blocks_than_there_are_is_refused(base, tmp_path):
+    seen = hidden.compute(base, token_set(6), root=tmp_path)
+    blocks = len(seen.tokens) // 4
+    with pytest.raises(
+        ValueError, match=f"block {blocks} of 4 positions was asked for, of {blocks}: take more"
+    ):
+        seen.batch(np.array([0, blocks]), 4, heads=3, size=8)
+
+
 def test_states_are_computed_once_for_the_same_model_tokens_and_dtype(base, tmp_path):
     tokens = token_set(5)
     hidden.compute(base, tokens, root=tmp_path)

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import train_tiny
-from fake_base import token_set
+from fake_base import FakeBase, token_set
 
 from medusa_core import heads, hidden, train, train_loop
 from medusa_core.optim import AdamW, learning_rate
@@ -256,6 +256,20 @@ def test_bad_settings_are_refused_by_name(tmp_path, line, message):
     path.write_text(line + "\n")
     with pytest.raises(TrainError, match=message):
         TrainConfig.from_yaml(path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_heads": 5, "num_layers": 2, "output": "own"},
+        {"kind": "gru", "state_size": 16, "draft_vocab_size": 32},
+        {"kind": "moe", "experts": 3, "active_experts": 2, "output": "shared"},
+    ],
+)
+def test_settings_like_those_of_heads_describe_heads_of_the_same_shape(tmp_path, settings):
+    base = FakeBase(tmp_path)
+    shape = train.shape(TrainConfig(**settings), base)
+    assert train.shape(TrainConfig(**train.like(shape)), base) == shape
 
 
 def test_the_command_line_reports_errors_in_one_line(tmp_path, capsys):
