@@ -113,18 +113,17 @@ def execute(notebook: Path, output: Path, params: dict, title: str) -> float:
 
 
 def _conclude(root: Path, folder: Path, done: dict[str, dict]) -> None:
-    """Write the index page and print the tables: the shipped results, then this run's."""
-    shipped = sorted((root / "artifacts" / "results").glob("*.json"))
-    own = sorted(folder.rglob("*.json"))
+    """Write the index page with all tables, and print this run's: the shipped ones where it made none."""
+    files = sorted((root / "artifacts" / "results").glob("*.json")), sorted(folder.rglob("*.json"))
     try:
-        tables = report.result_tables([*shipped, *own], root)
+        shipped, own = (report.result_tables(each, root) for each in files)
     except ValueError as error:
         raise StudyError(str(error)) from error
     notes = [(stem, stem, f"{entry['seconds']:.0f} s, {entry['finished']}") for stem, entry in done.items()]
     index = folder / "index.html"
-    report.write_index(index, f"The study: {folder.name}", notes, tables)
-    print(f"\nThe chapters as pages: {index}")
-    for name, rows in tables.items():
+    report.write_index(index, f"The study: {folder.name}", notes, {**shipped, **own})
+    print(f"\nThe chapters as pages, with all result tables: {index}")
+    for name, rows in (own or shipped).items():
         print(f"\n{name}\n{text_table(rows)}")
 
 

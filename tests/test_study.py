@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import nbformat
 import papermill
@@ -72,6 +73,21 @@ def test_an_unchanged_chapter_is_skipped_and_the_table_printed(finished, never_e
     printed = capsys.readouterr().out
     assert "01_add_numbers  unchanged" in printed
     assert printed.rstrip().splitlines()[-2:] == ["name   value", "total      3"]
+
+
+def test_shipped_results_are_on_the_page_and_printed_where_a_run_has_none(
+    finished, never_execute, tmp_path, capsys
+):
+    root = shutil.copytree(finished, tmp_path / "copy")
+    quick = root / "artifacts" / "runs" / "quick"
+    (root / "artifacts" / "results").mkdir()
+    (root / "artifacts" / "results" / "shipped.json").write_text('{"summary": [{"shipped": 5}]}')
+    assert study.main([], root) == 0
+    assert "shipped.json" not in capsys.readouterr().out
+    assert "artifacts/results/shipped.json" in (quick / "index.html").read_text()
+    (quick / "results" / "sum.json").unlink()
+    assert study.main([], root) == 0
+    assert capsys.readouterr().out.rstrip().splitlines()[-2:] == ["shipped", "      5"]
 
 
 def test_force_runs_an_unchanged_chapter(finished, never_execute):
