@@ -112,6 +112,8 @@ def _check_step(step: dict, where: str, at: str) -> None:
     for key, values in lists.items():
         if len(values) != len(parents):
             raise TraceError(f"{where}: key {key} has {len(values)} entries for {len(parents)} nodes")
+    if [source == "root" for source in step["source"]] != [parent < 0 for parent in parents]:
+        raise TraceError(f"{where}: key {at}.source must be root for node 0 and for no other")
     if not path or path[0] != 0 or not all(0 <= node < len(parents) for node in path):
         raise TraceError(
             f"{where}: key {at}.path must start at node 0 and stay below {len(parents)}, got {path}"

@@ -6,7 +6,6 @@ therefore shows the default figure and one line of text; controls come to life w
 
 from __future__ import annotations
 
-import html
 import json
 
 import ipywidgets as ipw
@@ -15,18 +14,19 @@ from IPython.display import display
 
 from medusa_core import tree as trees
 from medusa_core.plots.masks import STAGES, fig_mask, fig_unrolled, mask_view, unrolled_rows
+from medusa_core.published import ACCURACY
 from medusa_core.tree import Tree, TreeError
-from medusa_core.widgets_output import Drawing, Line
+from medusa_core.widgets_output import Drawing, Line, alert
 
-# Top-3 accuracies of Medusa-1 heads on Vicuna-7B, FasterDecoding/Medusa assets/medusa_acc.csv.
-_ACCURACY = [[0.56, 0.11, 0.06], [0.32, 0.11, 0.06], [0.20, 0.09, 0.06]]
 TYPED = "typed choices"
+_ACCURACY = ACCURACY["Vicuna 7B"][:3, :3].tolist()  # of three heads, the three best guesses
 PRESETS = {
     "searched, 8 nodes": trees.search(_ACCURACY, 8),
     "chain of 4": trees.chain(4),
     "dense 2 x 3": trees.dense([2, 3]),
     "searched, 16 nodes": trees.search(_ACCURACY, 16),
 }
+MOST_UNROLLED = 300  # rows; more take seconds to draw
 LONGEST_PAST = 16  # more prefix columns than this crowd out the tree
 NO_ROW = "no row"  # a dropdown takes None for "nothing is selected" and shows a blank
 LENGTH = 8  # tokens of the stages that have no tree
@@ -40,9 +40,13 @@ def parse_choices(text: str) -> Tree:
     """Read a typed tree, for example [[0], [1], [0, 0]]. Raises ChoicesError in words for its writer."""
     try:
         paths = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # a number of thousands of digits, lists in lists without end
+        place = f" (character {error.pos + 1})" if isinstance(error, json.JSONDecodeError) else ""
         raise ChoicesError(
-            f"This is not a list of paths (character {error.pos + 1}). Write for example [[0], [1], [0, 0]]."
+            f"This is not a list of paths{place}. Write for example [[0], [1], [0, 0]]."
         ) from None
     if not isinstance(paths, list):
         raise ChoicesError("Write a list of paths, for example [[0], [1], [0, 0]].")
@@ -70,7 +74,7 @@ class MaskExplorer:
     """Controls and the two figures that they drive; see `explore_mask`.
 
     mask_figure and unrolled_figure always hold what is shown, summary says it in a line; message says what is
-    wrong with the input, or nothing. While the input is wrong, figures and summary stay as they were.
+    wrong with the typed tree, or nothing. While it is wrong, the last right one is shown.
     """
 
     def __init__(self):
@@ -88,6 +92,7 @@ class MaskExplorer:
             [self.preset, self.typed, self.stage, self.past, self.padding, self.locked, self.message]
         )
         self.mask_figure = self.unrolled_figure = go.Figure()
+        self._tree = PRESETS[self.preset.value]  # the last one that was right
         self._unrolled = None  # choices of the tree in unrolled_figure
         self._outputs = {"mask": Drawing(), "unrolled": Drawing()}
         self._line = Line()
@@ -98,8 +103,13 @@ class MaskExplorer:
 
     @property
     def tree(self) -> Tree:
-        """The chosen tree. Raises ChoicesError when the typed one is none."""
-        return parse_choices(self.typed.value) if self.preset.value == TYPED else PRESETS[self.preset.value]
+        """The chosen tree. Raises ChoicesError when the typed one is none, or too large to draw unrolled."""
+        if self.preset.value != TYPED:
+            return PRESETS[self.preset.value]
+        tree = parse_choices(self.typed.value)
+        if (rows := len(unrolled_rows(tree))) > MOST_UNROLLED:
+            raise ChoicesError(f"Unrolled, this tree takes {rows} rows; show {MOST_UNROLLED} at most.")
+        return tree
 
     def update(self) -> None:
         """Draw the chosen state, or say what is wrong with it."""
@@ -111,9 +121,10 @@ class MaskExplorer:
         try:
             tree = self.tree
         except ChoicesError as error:
-            self.message.value = f'<b role="alert">{html.escape(str(error))}</b>'
-            return
-        self.message.value = ""
+            tree = self._tree  # the last one that was right, so that other controls go on working
+            self.message.value = alert(str(error))
+        else:
+            self.message.value, self._tree = "", tree
         padding = self.padding.value if self.stage.value == "training" else 0
         state = {"stage": self.stage.value, "past": self.past.value, "padding": padding}
         self.summary = summary_mask(tree, **state)

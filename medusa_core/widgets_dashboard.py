@@ -14,7 +14,7 @@ from IPython.display import display
 from medusa_core import results, runtime
 from medusa_core.plots.dashboard_panels import FILTERS, NOTHING, PANELS, View, choices, first_view
 from medusa_core.tables import as_csv
-from medusa_core.widgets_output import Drawing, Line
+from medusa_core.widgets_output import Drawing, Line, alert
 
 ALL = "all"
 
@@ -58,7 +58,7 @@ class DashboardExplorer:
             box.disabled = name not in panel.uses
         figure = panel.draw(self.results, View(**chosen))
         said = [*self.results.problems, *([] if figure is not None else [f"{panel.name}. {NOTHING}"])]
-        self.message.value = "<br>".join(f'<b role="alert">{html.escape(each)}</b>' for each in said)
+        self.message.value = "<br>".join(map(alert, said))
         self.links.value = _links(self.results, chosen["source"])
         if figure is None:
             return

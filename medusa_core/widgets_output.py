@@ -12,6 +12,11 @@ from medusa_core.report import WIDGET_VIEW
 from medusa_core.widgets_chart import Chart
 
 
+def alert(text: str) -> str:
+    """What is wrong, for an HTML control that screen readers announce; nothing for no text."""
+    return f'<b role="alert">{html.escape(text)}</b>' if text else ""
+
+
 class Drawing:
     """A figure. Nothing is sent to the page before `show`.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from medusa_core.answers import Settings
 from medusa_core.plots.replay import PLAY_MS, fig_moment
 from medusa_core.replay import CRITERIA, ReplayError
 from medusa_core.trace import Trace
-from medusa_core.widgets_output import Drawing, Line
+from medusa_core.widgets_output import Drawing, Line, alert
 
 OWN = "your prompt"
 TYPED = "Why is the sky blue?"
@@ -74,16 +73,21 @@ class ReplayExplorer:
         self.record = ipw.Button(
             description="Record", tooltip="answer the prompt with the model and replay it"
         )
-        own = [ipw.HBox([self.prompt, ipw.VBox([self.acceptance, self.record])])] if self._recorder else []
-        moves = ipw.HBox([self.play, self.step, self.rejection, self.change])
+        moves, recording = (
+            [self.play, self.step, self.rejection, self.change],
+            [self.prompt, self.acceptance, self.record],
+        )
+        for control in (*moves, *recording):
+            control.layout.flex = "0 0 auto"  # on a narrow page they go to the next line instead of shrinking
+        row = {"layout": ipw.Layout(flex_flow="row wrap")}
         rows = [
             self.heads,
             self.trace,
-            moves,
+            ipw.HBox(moves, **row),
             self.criterion,
             self.epsilon,
             self.delta,
-            *own,
+            *([ipw.HBox(recording, **row)] if self._recorder else []),
             self.message,
         ]
         self.controls = ipw.VBox(rows)
@@ -178,17 +182,22 @@ class ReplayExplorer:
         steps = sorted(found, key=lambda step: (step <= self.step.value, step))
         if not steps:
             self._say(f"No step of this trace {what}.")
-        elif self.step.value != steps[0]:
+        elif self.step.value == steps[0]:
+            self._say(f"This is the only step of this trace that {what}.")
+        else:
             self.step.value = steps[0]
 
     def _record(self) -> None:
         """Answer the typed prompt with the model and choose the new trace."""
         self.record.disabled, temperature = True, 0.7 if self.acceptance.value == "typical" else 0.0
-        self._say("recording ...")
+        self._say("recording; the controls answer when it is done ...")
         try:
             trace = self._recorder.record(self.prompt.value, Settings(48, self.acceptance.value, temperature))
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, OSError) as error:
             self._say(str(error))
+            return
+        except KeyboardInterrupt:
+            self._say("The recording was interrupted; nothing was kept.")
             return
         finally:
             self.record.disabled = False
@@ -199,7 +208,7 @@ class ReplayExplorer:
         self._offer(name)
 
     def _say(self, text: str) -> None:
-        self.message.value = f'<b role="alert">{html.escape(text)}</b>' if text else ""
+        self.message.value = alert(text)
 
 
 def explore_replay(traces: Mapping[str, Trace | Path] | None = None, recorder=None) -> ReplayExplorer:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-
 import ipywidgets as ipw
 import plotly.graph_objects as go
 from IPython.display import display
@@ -13,7 +11,7 @@ from medusa_core.config import ConfigError
 from medusa_core.plots.simulate import fig_scenario
 from medusa_core.simulate import MOST_NODES, Prediction, Scenario, SimulationError, Sweep, predict, sweep
 from medusa_core.tree import TreeError
-from medusa_core.widgets_output import Drawing, Line
+from medusa_core.widgets_output import Drawing, Line, alert
 
 OWN = "an own LM head each"
 DRAFT_SIZES = (1024, 2048, 4096, 8192, 16_384, 32_000)
@@ -24,10 +22,12 @@ CONTEXTS = (0, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768)
 def summary_scenario(name: str, scenario: Scenario, nodes: int, prediction: Prediction, sizes: Sweep) -> str:
     """One line about a model called `name` in a scenario, the same on every machine."""
     best = sizes.best_nodes
+    restricted = scenario.heads.draft_vocab_size
+    assumed = f" (as accurate as with all tokens, though heads guess {restricted:,})" if restricted else ""
     return (
         f"{name} on {scenario.machine.name}, batch {scenario.batch}, context {scenario.context}, {nodes} nodes: "
         f"plain {1e3 * prediction.plain_seconds:.2f} ms, step {1e3 * prediction.step_seconds:.2f} ms, "
-        f"{prediction.tokens_per_step:.2f} tokens/step, overhead {prediction.overhead:.2f}, "
+        f"{prediction.tokens_per_step:.2f} tokens/step{assumed}, overhead {prediction.overhead:.2f}, "
         f"speed-up {prediction.speedup:.2f}; best number of nodes: {best}, {sizes.speedup[best]:.2f}"
     )
 
@@ -80,7 +80,7 @@ class SimulatorExplorer:
             )
             sizes, prediction = sweep(scenario, accuracy), predict(scenario, nodes, accuracy)
         except (ConfigError, SimulationError, TreeError) as error:
-            self.message.value = f'<b role="alert">{html.escape(str(error))}</b>'
+            self.message.value = alert(str(error))
             return
         self.message.value = ""
         self.summary = summary_scenario(self.model.value, scenario, nodes, prediction, sizes)

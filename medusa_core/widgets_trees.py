@@ -20,7 +20,7 @@ from medusa_core.plots.tree_table import html_buffers, html_comparison
 from medusa_core.prospects import Measured, Prospects, ProspectsError
 from medusa_core.tree import Tree, TreeError
 from medusa_core.widgets import ChoicesError, parse_choices
-from medusa_core.widgets_output import Drawing, Line, Table
+from medusa_core.widgets_output import Drawing, Line, Table, alert
 
 NOTHING, KEPT = "nothing", "the tree that was kept"
 NO_NODE = "no node"  # a dropdown takes None for "nothing is selected" and shows a blank
@@ -204,7 +204,7 @@ class TreeExplorer:
             self._updating = before
 
     def _say(self, text: str) -> None:
-        self.message.value = f'<b role="alert">{html.escape(text)}</b>' if text else ""
+        self.message.value = alert(text)
 
     def show(self) -> None:
         """Display the controls, the figure, the summary line and the tables."""

@@ -111,6 +111,10 @@ def setting(*keys, value):
             setting("steps", 0, "source", value=["root", "me", "heads", "heads"]),
             "a list of root, heads, context",
         ),
+        (
+            setting("steps", 0, "source", value=["root", "root", "heads", "heads"]),
+            r"key steps\[0\].source must be root for node 0 and for no other",
+        ),
         (setting("extra", value=1), "key extra is unknown"),
         (setting("steps", 0, value=[]), r"steps\[0\] must be an object, got list"),
         (

@@ -128,6 +128,12 @@ def test_typed_choices_draw_their_tree():
         ("[0]", "path 0 is not a list of ranks"),
         ('["<img src=x>"]', "&lt;img src=x&gt;"),
         (str([[i] for i in range(128)]), "129 nodes are too many to read"),
+        (
+            str([[0] * i for i in range(1, 30)] + [[0] * 28 + [i] for i in range(1, 30)]),
+            "Unrolled, this tree takes 900 rows",
+        ),
+        ("[" * 3000, "not a list of paths. Write"),
+        ("[[" + "9" * 5000 + "]]", "not a list of paths. Write"),
     ],
 )
 def test_wrong_choices_give_a_message_and_leave_the_figure(text, message):
@@ -137,6 +143,13 @@ def test_wrong_choices_give_a_message_and_leave_the_figure(text, message):
     explorer.typed.value = text
     assert message in explorer.message.value and "<img" not in explorer.message.value
     assert np.array_equal(cells(explorer.mask_figure), before) and explorer.summary == summary
+    explorer.stage.value = "prefill"  # the other controls go on working
+    assert (
+        np.array_equal(open_cells(explorer.mask_figure), masks.causal(8))
+        and message in explorer.message.value
+    )
+    explorer.stage.value = "tree step"
+    assert np.array_equal(cells(explorer.mask_figure), before)
     explorer.typed.value = "[[0]]"
     assert explorer.message.value == ""
     assert cells(explorer.mask_figure).shape == (2, 6)

@@ -84,6 +84,33 @@ def test_next_rejection_goes_round():
     assert visited == [*alone, alone[0]]
 
 
+def test_next_rejection_says_so_when_it_is_the_only_one():
+    name, path = next(
+        (name, path)
+        for name, path in shipped().items()
+        if len(replay.rejections(replay.decide_all(Trace.load(path)))) == 1
+    )
+    explorer = ReplayExplorer({name: path})
+    explorer.rejection.click()
+    assert explorer.message.value == ""
+    explorer.rejection.click()
+    assert "This is the only step of this trace that takes none of its guesses." in explorer.message.value
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [(KeyboardInterrupt(), "was interrupted; nothing was kept"), (OSError("no space left"), "no space left")],
+)
+def test_a_recording_that_stops_says_so(traces, error, message):
+    class Stops:
+        def record(self, *_):
+            raise error
+
+    explorer = ReplayExplorer(traces, Stops())
+    explorer.record.click()
+    assert message in explorer.message.value and not explorer.record.disabled
+
+
 def test_next_change_says_so_when_there_is_none(traces):
     explorer = ReplayExplorer(traces)
     explorer.change.click()

@@ -39,6 +39,7 @@ def test_every_control_changes_the_scenario():
     assert explorer.summary == expected("Vicuna 13B", "M2 Ultra")
     explorer.draft.value = 8192
     assert explorer.summary == expected("Vicuna 13B", "M2 Ultra", draft=8192)
+    assert "tokens/step (as accurate as with all tokens, though heads guess 8,192)" in explorer.summary
     explorer.batch.value, explorer.context.value = 4, 2048
     assert explorer.summary == expected("Vicuna 13B", "M2 Ultra", draft=8192, batch=4, context=2048)
     explorer.nodes.value = 0

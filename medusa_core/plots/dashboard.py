@@ -108,7 +108,9 @@ def fig_time(bench: dict, per: str = "step", category=None, **wanted) -> go.Figu
     )  # fmt: skip
     figure.update_xaxes(title=f"milliseconds a {per}", range=[0, 1.25 * max(totals)], automargin=True)
     figure.update_yaxes(automargin=True, autorange="reversed", type="category")
-    styled(figure, f"Where the time of a {per} goes", height=500, barmode="stack", legend=BELOW)
+    styled(
+        figure, f"Where the time of a {per} goes, prompt included", height=500, barmode="stack", legend=BELOW
+    )
     return narrow(figure, **wanted)
 
 

@@ -15,6 +15,7 @@ from medusa_core.tree import Tree
 
 STAGES = ("training", "prefill", "cached step", "tree step")
 MOST_LABELLED = 26  # more columns than this and letters or names would overlap
+MOST_GAPPED = 64  # more cells a side than this would be narrower than the lines between them
 WHY = {
     "prefix": "open: the key comes before the query in the text",
     "ancestor": "open: the key is an ancestor of the query's node",
@@ -180,6 +181,7 @@ def _heatmap(reasons, queries: list[str], keys: list[str]) -> go.Heatmap:
     steps = [(i / len(kinds), COLOURS[kind]) for i, kind in enumerate(kinds)]
     ends = [((i + 1) / len(kinds), COLOURS[kind]) for i, kind in enumerate(kinds)]
     letters = len(reasons[0]) <= MOST_LABELLED
+    gap = int(len(reasons[0]) <= MOST_GAPPED)
     return go.Heatmap(
         x=keys,
         y=queries,
@@ -188,8 +190,8 @@ def _heatmap(reasons, queries: list[str], keys: list[str]) -> go.Heatmap:
         zmax=len(kinds) - 0.5,
         colorscale=[stop for pair in zip(steps, ends, strict=True) for stop in pair],
         showscale=False,
-        xgap=1,
-        ygap=1,
+        xgap=gap,
+        ygap=gap,
         text=[[LETTERS[_category(reason)] for reason in row] for row in reasons] if letters else None,
         texttemplate="%{text}" if letters else None,
         hovertext=np.array([[_MEANING[reason] for reason in row] for row in reasons], object),
