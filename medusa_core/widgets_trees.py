@@ -147,13 +147,12 @@ class TreeExplorer:
         """Show a tree, or say why it cannot be judged; whether it is shown."""
         prospects = self._prospects
         named = {NOTHING: None, KEPT: self._kept, **OTHERS}
-        other = named[self.other.value]
+        other, said = named[self.other.value], self._fault
         try:
             if other is not None:
                 prospects.check(other)
         except TreeError as error:
-            self._say(f"{self.other.value} cannot be compared here: {error}")
-            return False
+            other, said = None, f"{self.other.value} cannot be compared here: {error}"
         paths = [(), *tree.choices]
         locked = paths.index(self.locked.value) if self.locked.value in paths else None
         shown = {"this tree": tree, f"fastest, {prospects.fastest} nodes": prospects.best(prospects.fastest)}
@@ -168,7 +167,7 @@ class TreeExplorer:
         self.tree, self.figure, self.table = tree, figure, tables
         self.summary = summary_tree(self._name, prospects, tree)
         self._set_controls()
-        self._say(self._fault)
+        self._say(said)
         self._drawing.draw(figure)
         self._line.write(self.summary)
         self._tables.write(tables, self.summary)

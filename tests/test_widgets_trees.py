@@ -158,6 +158,9 @@ def test_a_tree_to_compare_that_does_not_fit_gives_a_message():
     view = explorer()
     view.other.value = "chain of 4"
     assert "chain of 4 cannot be compared here: path [0, 0, 0] is 3 deep" in view.message.value
+    view.nodes.value = 2
+    assert view.tree.size == 3 and "compared" not in view.table, "the other controls go on working"
+    assert "chain of 4 cannot be compared here" in view.message.value
     view.other.value = NOTHING
     assert view.message.value == ""
 
