@@ -40,10 +40,7 @@ def parse_choices(text: str) -> Tree:
     """Read a typed tree, for example [[0], [1], [0, 0]]. Raises ChoicesError in words for its writer."""
     try:
         paths = json.loads(text)
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # a number of thousands of digits, lists in lists without end
+    except (ValueError, RecursionError) as error:  # the second of lists in lists without end
         place = f" (character {error.pos + 1})" if isinstance(error, json.JSONDecodeError) else ""
         raise ChoicesError(
             f"This is not a list of paths{place}. Write for example [[0], [1], [0, 0]]."

@@ -73,10 +73,8 @@ class ReplayExplorer:
         self.record = ipw.Button(
             description="Record", tooltip="answer the prompt with the model and replay it"
         )
-        moves, recording = (
-            [self.play, self.step, self.rejection, self.change],
-            [self.prompt, self.acceptance, self.record],
-        )
+        moves = [self.play, self.step, self.rejection, self.change]
+        recording = [self.prompt, self.acceptance, self.record]
         for control in (*moves, *recording):
             control.layout.flex = "0 0 auto"  # on a narrow page they go to the next line instead of shrinking
         row = {"layout": ipw.Layout(flex_flow="row wrap")}
