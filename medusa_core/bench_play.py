@@ -187,7 +187,8 @@ def begin(partial: Path | None, config: Mapping, key: str = "question_id") -> tu
             append_line(partial, {"config": config, "machine": machine})
         return machine, {}
     before = rows[0]
-    differ = [name for name in config if before.get("config", {}).get(name) != config[name]]
+    begun = before.get("config", {})
+    differ = [name for name in {**begun, **config} if begun.get(name) != config.get(name)]
     differ += [name for name in PROCESSOR if before.get("machine", {}).get(name) != machine[name]]
     if differ:
         raise SettingsError(

@@ -263,6 +263,10 @@ def test_a_partial_file_goes_on_at_another_commit_and_on_no_other_processor(tmp_
     bench_play.begin(partial, {"seed": 0})
     monkeypatch.setattr(bench_play, "stamp", lambda: {**here, "git_commit": "another"})
     assert bench_play.begin(partial, {"seed": 0}) == (here, {})
+    with pytest.raises(SettingsError, match="with other processes:"):
+        bench_play.begin(partial, {"seed": 0, "processes": 2})
+    with pytest.raises(SettingsError, match="with other seed:"):  # what was begun had a setting more
+        bench_play.begin(partial, {})
     monkeypatch.setattr(bench_play, "stamp", lambda: {**here, "cpu": "another"})
     with pytest.raises(SettingsError, match="x.partial.jsonl holds part of a measurement with other cpu:"):
         bench_play.begin(partial, {"seed": 0})
