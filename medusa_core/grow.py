@@ -23,7 +23,7 @@ from medusa_core.tree import Tree
 POWER = 0.7
 DEEPEST = 8  # guesses on a path
 OTHERS = 300  # tokens among which the probability that an opinion gives to none by name is spread
-FLOOR = 0.02  # a guess below this value never pays: no machine checks 50 rows for the price of one
+FLOOR = 0.02  # a guess below this value does not pay, unless a row costs less of a step than that
 
 
 class Draft(NamedTuple):
@@ -120,6 +120,7 @@ def grow(root: int, sources: Sources, cost: StepCost, drafted: bool) -> Draft:
     # (-value, serial, parent, token, probability, who, path, node of the heads' tree, on the chain)
     frontier, serial = [(-1.0, 0, -1, root, 1.0, "root", (), 0, True)], 0
     taken: list[tuple] = []
+    floor = min(FLOOR, (cost.overhead(cost.rows) - cost.overhead(1)) / cost.rows)
     expected, count, most = 0.0, 1, 0.0
     while frontier and len(taken) < cost.rows:
         node = heapq.heappop(frontier)
@@ -131,7 +132,7 @@ def grow(root: int, sources: Sources, cost: StepCost, drafted: bool) -> Draft:
         if len(path) == DEEPEST:
             continue
         for token, (p, below, who) in sources.children(path, place, on_chain).items():
-            if -value * p >= FLOOR:
+            if -value * p >= floor:
                 serial += 1
                 follows = on_chain and len(path) < len(sources.chain) and sources.chain[len(path)] == token
                 entry = (value * p, serial, len(taken) - 1, token, p, who, (*path, token), below, follows)

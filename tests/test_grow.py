@@ -93,7 +93,19 @@ def test_trees_end_at_the_floor_the_depth_and_the_rows_whose_cost_is_known():
     assert deep.tree.max_depth == DEEPEST
     assert grow(7, Sources([7], None, counted), StepCost((1.0,) * 4), False).tree.size == 4
     unlikely = HeadGuesses(Tree.from_paths([(0,)]), [1, 5], [0.0, float(np.log(FLOOR / 2))], False)
-    assert grow(1, Sources([1], unlikely), FLAT, True).tree.size == 1
+    dear = StepCost(tuple(1.0 + 0.05 * row for row in range(64)))
+    assert grow(1, Sources([1], unlikely), dear, True).tree.size == 1
+
+
+def test_unlikely_guesses_are_checked_where_rows_cost_next_to_nothing():
+    guesses = HeadGuesses(Tree.from_paths([(0,), (1,)]), [1, 5, 6], [0.0, *np.log([0.5, FLOOR / 2])], False)
+    sizes = [
+        grow(
+            1, Sources([1], guesses), StepCost(tuple(1.0 + slope * row for row in range(64))), True
+        ).tree.size
+        for slope in (0.0, 0.001, 0.02)
+    ]
+    assert sizes == [3, 3, 2]
 
 
 def test_rows_come_in_the_order_of_trees():
