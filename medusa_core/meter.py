@@ -17,7 +17,7 @@ UNTIMED = 3  # first steps of a size, in which Jittor may compile operators
 
 def any_trees(depth: int, sizes: Iterable[int]) -> dict[int, Tree]:
     """A tree of each size, the root counted, for so many heads; of any guesses, which do not change what it costs."""
-    falling = [0.5 / (rank + 1) for rank in range(40)]
+    falling = [0.5 / (rank + 1) for rank in range(max(sizes))]
     guesses = search([falling] * depth, max(sizes) - 1).choices
     return {size: Tree.from_paths(guesses[: size - 1]) for size in sizes}
 
@@ -34,7 +34,9 @@ class Meter:
         self._base, self._drafter, self._past = base, drafter, past
         self._trees = dict(sorted(trees.items()))
         self._cache = base.new_cache(1, past + max(trees))
-        self._hidden = decode.prefill(base, np.arange(past) % 1000 + 1, self._cache)
+        self._hidden = decode.prefill(
+            base, np.arange(past) % min(1000, base.config.vocab_size - 1) + 1, self._cache
+        )
         self._criterion = decode.Greedy(base)
         self._steps: dict[int, list[float]] = {n: [] for n in self._trees}
         self._drafts: list[float] = []

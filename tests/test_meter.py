@@ -24,6 +24,15 @@ def test_every_number_of_rows_gets_a_time_that_never_falls():
     assert three == pytest.approx((two + four) / 2)
 
 
+def test_one_head_gets_a_tree_of_every_size_too():
+    for heads in (1, 4):
+        assert [tree.size for tree in meter.any_trees(heads, (1, 2, 64)).values()] == [1, 2, 64]
+
+
+def test_the_text_before_the_steps_is_of_the_models_tokens():
+    meter.Meter(FakeBase(context=1200), FakeDrafter(FakeBase()), {1: chain(0)}, past=1100)
+
+
 def test_without_a_drafter_nothing_is_drafted():
     measured = meter.measure(FakeBase(), None, {1: chain(0), 2: chain(1)}, past=8, rounds=1, burst=0.01)
     assert measured.drafts.tolist() == [0.0]
