@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from medusa_core import answers, ranks
+from medusa_core import answers, ranks, room
 from medusa_core.answers import Drafting, Settings, SettingsError
 from medusa_core.differences import first_difference
 from medusa_core.files import append_line, finished_lines
@@ -66,6 +66,7 @@ def play(
 ) -> dict:
     """Decode every question in every mode by the player of its name; the first mode's answers continue a chat.
 
+    A chat that outgrows the model's context ends before that turn; SettingsError names questions whose first turn does.
     settings: something with turns, repeats and seed. config: all that the result depends on. partial: JSON lines of
     finished questions; a run that finds one of the same config and processor goes on from it. Several processes
     (ranks.py) share the questions; the result's config says how many shared the machine.
@@ -75,6 +76,7 @@ def play(
     partial = partial and ranks.own_path(partial)
     machine, done = begin(partial, config)
     bench = _Bench(players, modes, tokenizer, settings)
+    room.check_first(tokenizer, questions, bench.context)
     warm_up = answers.prompt(tokenizer, answers.WARM_UP)
     for mode in modes:
         bench.decode(mode, warm_up, replace(mode.settings, max_new_tokens=8))
@@ -116,6 +118,7 @@ class _Bench:
 
     def __init__(self, players: Mapping[str, Player], modes, tokenizer, settings):
         self.players, self.modes, self.tokenizer, self.settings = players, modes, tokenizer, settings
+        self.context = min(player.base.config.max_position_embeddings for player in players.values())
 
     def decode(self, mode: Mode, prompt_ids: list[int], settings: Settings) -> dict:
         """One timed generation."""
@@ -131,6 +134,8 @@ class _Bench:
         for turn, asked in enumerate(question["turns"][: self.settings.turns], 1):
             history.append(asked)
             ids = answers.prompt(self.tokenizer, history)
+            if room.is_outgrown(ids, self.context, question["question_id"], turn):
+                break
             labels = {"question_id": question["question_id"], "category": question["category"], "turn": turn}
             seed = answers.turn_seed(self.settings.seed, question["question_id"], turn)
             for own, repeats in zip(samples, self._interleaved(ids, seed, first)):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from medusa_core import answers, calibrate, data, heads, ranks, text
+from medusa_core import answers, calibrate, data, heads, ranks, room, text
 from medusa_core.answers import Drafting, Settings, SettingsError
 from medusa_core.files import append_line, finished_lines, write_json
 from medusa_core.model_folder import read_json, sha256
@@ -44,13 +44,14 @@ def generate(
 ):
     """Answer the questions that `out` does not have yet and append a line for each, safe on disk one by one.
 
-    turns: answer at most this many turns of a question. Raises SettingsError naming question and turn when a
-    prompt does not fit the model.
+    turns: answer at most this many turns of a question; one that outgrows the model's context ends earlier. Raises
+    SettingsError naming the questions whose first turn does not fit.
     """
     finished = finished_questions(out)
     todo = [question for question in questions if question["question_id"] not in finished]
     if not todo:
         return
+    room.check_first(tokenizer, todo, base.config.max_position_embeddings)
     warm_up = answers.prompt(tokenizer, answers.WARM_UP)
     answers.answer(base, drafting, warm_up, replace(settings, max_new_tokens=8))
     for question in tqdm(todo, desc="questions", initial=len(finished), total=len(finished) + len(todo)):
@@ -65,12 +66,11 @@ def _answer_turns(base, tokenizer, drafting, question: Mapping, settings: Settin
     for turn, asked in enumerate(question["turns"][:turns], 1):
         history.append(asked)
         ids = answers.prompt(tokenizer, history)
+        if room.is_outgrown(ids, base.config.max_position_embeddings, question["question_id"], turn):
+            break
         seed = answers.turn_seed(settings.seed, question["question_id"], turn)
         begin = time.perf_counter()
-        try:
-            trace = answers.answer(base, drafting, ids, replace(settings, seed=seed))
-        except SettingsError as error:
-            raise SettingsError(f"question {question['question_id']}, turn {turn}: {error}") from None
+        trace = answers.answer(base, drafting, ids, replace(settings, seed=seed))
         seconds = time.perf_counter() - begin
         reply = tokenizer.decode(trace.tokens, skip_special_tokens=True)
         history.append(reply)
@@ -230,7 +230,7 @@ def _run(options: argparse.Namespace) -> None:
 
     base = answers.load_base(options.model, options.heads, options.dtype)
     drafting = answers.load_drafting(options.heads, options.tree, options.drafts, base)
-    calibrate.warn(options.heads, options.tree, [options.drafts])
+    calibrate.warn(options.model, options.heads, options.tree, [options.drafts])
     tokenizer = text.load_tokenizer(base.folder)
     write_json(settings_file(options.out), recorded)
     generate(base, tokenizer, drafting, questions, settings, options.turns, options.out)

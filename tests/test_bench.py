@@ -106,6 +106,17 @@ def test_modes_warm_up_first_take_turns_in_beginning_and_go_on_from_plain_text(m
     assert all(ids == second for _, ids in asked[15:25])
 
 
+def test_a_chat_that_outgrows_the_context_ends_there_in_every_mode_and_first_turns_are_checked(capsys):
+    result = run(base=FakeBase(context=37))
+    turns = [[(each["question_id"], each["turn"]) for each in mode["samples"]] for mode in result["runs"]]
+    assert all(own == [(3, 1), (3, 2), (1, 1), (8, 1)] for own in turns)
+    assert "question 1 ends before turn 2" in capsys.readouterr().err
+    base = FakeBase(context=10)
+    with pytest.raises(SettingsError, match=r"too few for question 1 \(11 tokens\): shorten"):
+        run(base=base)
+    assert base.forwards == 0
+
+
 def test_greedy_and_exact_answers_equal_plain_ones_and_stand_beside_them():
     result = run()
     plain, sampled, greedy, _, exact = result["runs"]

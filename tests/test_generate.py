@@ -171,12 +171,21 @@ def test_settings_that_contradict_each_other_are_refused(settings, message):
         Settings(**{"max_new_tokens": 5, **settings})
 
 
-def test_a_prompt_longer_than_the_context_names_question_and_turn(tmp_path):
-    out = tmp_path / "o.jsonl"
-    message = r"question 5, turn 2: the prompt has 34 tokens, but the model's context holds 30"
+def test_first_turns_longer_than_the_context_are_all_named_before_any_answer(tmp_path):
+    base = FakeBase(context=11)
+    message = (
+        r"holds 11 tokens, too few for question 5 \(11 tokens\), 2 \(16 tokens\), 9 \(16 tokens\): shorten"
+    )
     with pytest.raises(SettingsError, match=message):
-        write(out, base=FakeBase(context=30))
-    assert not out.exists(), "a question is written when all its turns are answered"
+        write(tmp_path / "o.jsonl", base=base)
+    assert base.forwards == 0
+
+
+def test_a_chat_that_outgrows_the_context_ends_there_and_the_next_question_goes_on(tmp_path, capsys):
+    rows = write(tmp_path / "o.jsonl", base=FakeBase(context=30))
+    assert len(rows) == len(QUESTIONS)
+    assert len(rows[0]["choices"][0]["turns"]) == len(rows[0]["choices"][0]["steps"]) == 1
+    assert "question 5 ends before turn 2, whose prompt has 34 tokens" in capsys.readouterr().err
 
 
 def test_an_empty_prompt_and_a_tree_deeper_than_the_heads_are_refused():
