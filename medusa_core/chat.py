@@ -42,7 +42,8 @@ def reply(
 ) -> str:
     """Decode the answer to a chat whose turns alternate, calling `write` with each piece; returns the whole text.
 
-    Ends with a line on standard error: tokens, tokens a step, tokens a second. Errors as `answers.answer`.
+    Ends with a line on standard error: tokens, tokens a step behind the prompt's own, tokens a second. Errors as
+    `answers.answer`.
     """
     prompt_ids = answers.prompt(tokenizer, history)
     counts = []
@@ -58,8 +59,9 @@ def reply(
         said.append(piece)
     seconds = time.perf_counter() - begin
     write("\n")
+    tokens, steps = sum(counts), counts[1:] or counts  # the first is the prompt's forward, which gives one
     print(
-        f"[{sum(counts)} tokens, {sum(counts) / len(counts):.2f} a step, {sum(counts) / seconds:.0f} a second]",
+        f"[{tokens} tokens, {sum(steps) / len(steps):.2f} a step, {tokens / seconds:.0f} a second]",
         file=sys.stderr,
     )
     return "".join(said)
@@ -101,7 +103,7 @@ def _run(options: argparse.Namespace) -> None:
     answers.check_tree(options.heads, options.tree, [options.drafts])
     base = answers.load_base(options.model, options.heads, options.dtype)
     drafting = answers.load_drafting(options.heads, options.tree, options.drafts, base)
-    calibrate.warn(options.heads, options.tree, [options.drafts])
+    calibrate.warn(options.model, options.heads, options.tree, [options.drafts])
     tokenizer = text.load_tokenizer(base.folder)
 
     def write(piece: str) -> None:
