@@ -199,12 +199,13 @@ def fingerprints(model: str, heads_name: str, tree_name: str, drafts: Sequence[s
     drafts: ways of guessing, of DRAFTS. Raises HeadsError where there are no such heads, SettingsError as `check_tree`.
     """
     check_tree(heads_name, tree_name, drafts)
-    folder = heads.resolve(DEFAULT_HEADS if heads_name == "none" else heads_name)
     found = {"base": resolve(model) / MANIFEST}  # the embedded model may have to be made first
+    drafts = [each for each in drafts if not nobody_guesses(heads_name, each)]
+    folder = heads.resolve(DEFAULT_HEADS if heads_name == "none" else heads_name) if drafts else None
     if heads_name != "none":
         found |= {name: folder / name for name in (heads.WEIGHTS_FILE, heads.ADAPTERS_FILE)}
         found["tree"] = _tree_file(tree_name, folder)
-    if tree_name == "dynamic" or any(DRAFTS[each] != ("heads",) for each in drafts):
+    if drafts and (tree_name == "dynamic" or set(drafts) != {"heads"}):
         found[PLAN_FILE] = folder / PLAN_FILE
         if found[PLAN_FILE].is_file() and (counted := plans.load(found[PLAN_FILE]).data):
             found["corpus"] = runtime.ROOT / counted
@@ -232,6 +233,11 @@ def check_tree(heads_name: str, tree_name: str, drafts: Sequence[str]) -> None:
         )
 
 
+def nobody_guesses(heads_name: str, drafts: str) -> bool:
+    """Whether this way of drafting is plain decoding: it asks heads, and there are none."""
+    return heads_name == "none" and "heads" in DRAFTS[drafts]
+
+
 def load_drafting(name: str, tree_name: str, drafts: str, base) -> Drafting:
     """Load what `--heads NAME --tree NAME --drafts DRAFTS` asks for.
 
@@ -242,10 +248,12 @@ def load_drafting(name: str, tree_name: str, drafts: str, base) -> Drafting:
     if drafts not in DRAFTS:
         raise SettingsError(f"drafts {drafts!r} is unknown: expected one of {', '.join(DRAFTS)}")
     sources = DRAFTS[drafts]
-    if name == "none" and "heads" in sources:
+    if nobody_guesses(name, drafts):
         return Drafting()
     folder = heads.resolve(DEFAULT_HEADS if name == "none" else name)
     if "heads" not in sources:
+        if "corpus" in sources:
+            _check_corpus(folder, base, drafts)
         return Drafting(plan=load_plan(folder, sources))
     drafter, plan, draft_tree = heads.load(name, base), None, None
     if drafts != "heads" or tree_name == "dynamic":
@@ -256,6 +264,16 @@ def load_drafting(name: str, tree_name: str, drafts: str, base) -> Drafting:
         draft_tree = find_tree(tree_name, folder)
     tree.check_depth(draft_tree or plan.tree, drafter.config.num_heads)
     return Drafting(drafter, draft_tree, plan)
+
+
+def _check_corpus(folder: Path, base, drafts: str) -> None:
+    try:
+        heads.check_base(folder, base)
+    except heads.HeadsError as error:
+        raise SettingsError(
+            f"--drafts {drafts} counts answers of the model that {folder.name} was made for, which has other tokens "
+            f"({error}); name heads of this model, or --drafts context"
+        ) from None
 
 
 def who(heads_name: str, drafts: str) -> str:

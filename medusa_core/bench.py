@@ -187,7 +187,7 @@ def measure(settings: BenchSettings, questions: Sequence[Mapping], name: str) ->
         drafts: answers.load_drafting(settings.heads, settings.tree, drafts, base)
         for drafts in settings.drafts
     }
-    calibrate.warn(settings.heads, settings.tree, settings.drafts)
+    calibrate.warn(settings.model, settings.heads, settings.tree, settings.drafts)
     partial = ARTIFACTS / "results" / f"{name}.partial.jsonl"
     tokenizer = text.load_tokenizer(base.folder)
     recorded = {"files_sha256": files, "adapters_sha256": base.adapters}

@@ -7,6 +7,7 @@ than plain decoding. How often guesses are right does not change, so timing step
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -44,6 +45,10 @@ def calibrate(
     known = {name: plans.load(path) for name, path in files.items()}
     shares = {name: plans.read_shares(path) for name, path in files.items()}
     found = contestants.load(names, model)
+    if past + max(cost.ROWS) > (context := found[0].base.config.max_position_embeddings):
+        raise SettingsError(
+            f"--past is {past}: with {max(cost.ROWS)} rows behind it that is more than the model's context of {context}"
+        )
     steps = _step_seconds(found[0], rounds, past)
     shapes = {name: {plan.tree.size: plan.tree} for name, plan in known.items()}
     drafts = contestants.draft_seconds(found, shapes, past, repeats)
@@ -70,13 +75,13 @@ def write(folder: Path, chosen: Tree, plan: Plan, shares: PathShares, **measured
     plans.save(folder / PLAN_FILE, plan, shares, **measured)
 
 
-def warn(name: str, tree_name: str, drafts: Sequence[str]) -> None:
+def warn(model: str, name: str, tree_name: str, drafts: Sequence[str]) -> None:
     """Say on stderr where guesses will follow what was measured on another machine, and how to measure this one.
 
-    name, tree_name and drafts: as `answers.load_drafting` takes them.
+    model: as `answers.load_base` takes it; the others as `answers.load_drafting` does.
     """
-    plain = name == "none" and all("heads" in answers.DRAFTS[each] for each in drafts)
-    if plain or (set(drafts) == {"heads"} and tree_name not in ("auto", "dynamic")):
+    drafts = [each for each in drafts if not answers.nobody_guesses(name, each)]
+    if not drafts or (set(drafts) == {"heads"} and tree_name not in ("auto", "dynamic")):
         return
     name = answers.DEFAULT_HEADS if name == "none" else name
     path = heads.resolve(name) / PLAN_FILE
@@ -86,9 +91,11 @@ def warn(name: str, tree_name: str, drafts: Sequence[str]) -> None:
     here = stamp()
     if all(there[key] == here[key] for key in PROCESSOR):
         return
+    command = ["python", "-m", "medusa_core.calibrate", "--heads", name]
+    command += ["--model", model] if model != "embedded" else []
     print(
         f"note: {path} was measured on another machine, {in_words(there)}; this one has {in_words(here)}. Greedy and "
-        f"exact texts are the same on all. For speed, measure this one: python -m medusa_core.calibrate --heads {name}",
+        f"exact texts are the same on all. For speed, measure this one: {shlex.join(command)}",
         file=sys.stderr,
     )
 

@@ -46,7 +46,7 @@ def folders(root, monkeypatch):
 
 
 def test_plan_and_tree_follow_this_machine_and_keep_the_rest(root, folders):
-    _, rows = calibrate.calibrate(["one", "two"], str(root / "model"))
+    _, rows = calibrate.calibrate(["one", "two"], str(root / "model"), past=64)
     for folder in folders:
         plan, raw = plans.load(folder / "plan.json"), plans.read(folder / "plan.json")
         assert plan.cost == StepCost((1.0, 2.0, 3.0, 4.0), 0.1)
@@ -79,7 +79,7 @@ def test_one_broken_plan_leaves_all_as_they_are(root, folders):
 
 def test_the_command_prints_tables_or_what_is_wrong(root, folders, monkeypatch, capsys):
     monkeypatch.setattr(cost, "ROWS", (1, 2, 4))
-    assert calibrate.main(["--heads", "two", "--model", str(root / "model")]) == 0
+    assert calibrate.main(["--heads", "two", "--model", str(root / "model"), "--past", "64"]) == 0
     assert "expected speed-up" in capsys.readouterr().out
     for folder in folders:
         (folder / "plan.json").unlink()
@@ -91,6 +91,11 @@ def test_the_command_prints_tables_or_what_is_wrong(root, folders, monkeypatch, 
     assert "at least 1" in capsys.readouterr().err
 
 
+def test_steps_behind_more_tokens_than_the_context_holds_are_refused(root, folders, capsys):
+    assert calibrate.main(["--heads", "one", "--model", str(root / "model"), "--past", "193"]) == 1
+    assert "--past is 193: with 64 rows behind it that is more than" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("asked", "warned"),
     [
@@ -98,16 +103,19 @@ def test_the_command_prints_tables_or_what_is_wrong(root, folders, monkeypatch, 
         (("one", "chain-2", ["heads", "all"]), True),
         (("one", "chain-2", ["heads"]), False),
         (("none", "auto", ["all"]), False),
+        (("none", "dynamic", ["heads", "all"]), False),
     ],
 )
 def test_a_plan_of_another_machine_is_named_where_it_counts(folders, asked, warned, capsys):
-    calibrate.warn(*asked)
+    calibrate.warn("a model", *asked)
     said = capsys.readouterr().err
-    assert ("Another CPU" in said and "python -m medusa_core.calibrate --heads one" in said) == warned
+    assert (
+        "Another CPU" in said and "python -m medusa_core.calibrate --heads one --model 'a model'\n" in said
+    ) == warned
 
 
 def test_a_plan_of_this_machine_needs_no_word(root, folders, capsys):
-    calibrate.calibrate(["one"], str(root / "model"))
+    calibrate.calibrate(["one"], str(root / "model"), past=64)
     capsys.readouterr()
-    calibrate.warn("one", "auto", ["all"])
+    calibrate.warn("embedded", "one", "auto", ["all"])
     assert capsys.readouterr().err == ""

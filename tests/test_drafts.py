@@ -1,6 +1,7 @@
 """--drafts: what each way of guessing loads from a heads folder's plan, and what is said when it cannot."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from medusa_core import answers, runtime
 from medusa_core import plan as plans
 from medusa_core.answers import DRAFTS, SettingsError
+from medusa_core.config import HeadsConfig
 from medusa_core.cost import StepCost
 from medusa_core.data import write_tokens
 from medusa_core.files import write_json
@@ -18,6 +20,7 @@ from medusa_core.plan import Plan
 from medusa_core.tree import Tree
 
 RATES = (0.0, *(0.5,) * LONGEST)
+BASE = SimpleNamespace(config=SimpleNamespace(hidden_size=8, vocab_size=20))
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def folder(tmp_path, monkeypatch):
     write_tokens(tmp_path / "answers.parquet", rows, {})
     folder = tmp_path / "heads" / "one"
     folder.mkdir(parents=True)
-    (folder / CONFIG_FILE).write_text("{}")
+    write_json(folder / CONFIG_FILE, HeadsConfig(8, 20, output="shared").to_dict())
     plan = Plan(StepCost((1.0, 1.1, 1.2)), Tree.from_paths([(0,)]), RATES, data="answers.parquet")
     plans.save(folder / "plan.json", plan, PathShares({(0,): 0.5}))
     return folder
@@ -40,12 +43,23 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("drafts", [name for name, sources in DRAFTS.items() if "heads" not in sources])
 def test_texts_guess_without_heads_by_the_plan(folder, drafts):
-    drafter, tree, plan = answers.load_drafting(str(folder), "auto", drafts, None)
+    drafter, tree, plan = answers.load_drafting(str(folder), "auto", drafts, BASE)
     assert drafter is None and tree is None
     assert (plan.rates == RATES) == ("context" in DRAFTS[drafts])
     assert (plan.corpus is not None) == ("corpus" in DRAFTS[drafts])
     if plan.corpus:
         assert next(iter(plan.corpus.next([5, 6]))) == 7
+
+
+def test_a_corpus_of_another_models_tokens_is_refused_and_the_context_is_not(folder, monkeypatch):
+    monkeypatch.setattr(answers, "DEFAULT_HEADS", "one")
+    other = SimpleNamespace(config=SimpleNamespace(hidden_size=8, vocab_size=30))
+    for drafts in ("text", "corpus"):
+        with pytest.raises(
+            SettingsError, match="that one was made for, .* with vocab_size 20 .* has 30.*--drafts context"
+        ):
+            answers.load_drafting("none", "auto", drafts, other)
+    assert answers.load_drafting("none", "auto", "context", other).plan.corpus is None
 
 
 def test_ways_are_called_by_who_guesses():
@@ -58,7 +72,7 @@ def test_a_corpus_without_its_answers_is_refused_with_the_fix(folder, data):
     path = folder / "plan.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "data": data}))
     with pytest.raises(SettingsError, match=r"plan\.json: key data names .*; chapter 08 writes it"):
-        answers.load_drafting(str(folder), "auto", "text", None)
+        answers.load_drafting(str(folder), "auto", "text", BASE)
 
 
 def test_a_missing_plan_and_an_unknown_way_are_refused(folder):
@@ -96,3 +110,6 @@ def test_fingerprints_tell_runs_apart_by_what_their_files_hold(folder, tmp_path,
         path.write_bytes(kept)
     assert found() == before
     assert set(found("heads")) == {"base"}, "the heads alone follow no plan"
+    assert set(answers.fingerprints("a model", "none", "dynamic", ["all"])) == {"base"}, "nobody guesses"
+    monkeypatch.setattr(answers, "DEFAULT_HEADS", "one")
+    assert answers.fingerprints("a model", "none", "auto", ["text"]) == before

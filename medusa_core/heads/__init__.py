@@ -105,6 +105,12 @@ def create(config: HeadsConfig, base, draft_ids=None, where: str = "heads"):
     return cls(config, base.lm_head_rows(rows.astype(np.int32)), draft_ids, **methods)
 
 
+def check_base(name_or_folder, base) -> None:
+    """Raise HeadsError unless `base` is of the size that heads, by name or folder, were made for."""
+    folder = resolve(name_or_folder)
+    _check_base(read_config(folder), base, str(folder))
+
+
 def parameters(config: HeadsConfig) -> int:
     """Return how many numbers of heads with this config are trained.
 
