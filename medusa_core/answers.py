@@ -68,6 +68,10 @@ class Settings:
             )
         if self.seed < 0:
             raise SettingsError(f"seed is {self.seed}; expected 0 or more")
+        if not (0 <= self.epsilon <= 1 and 0 <= self.delta < float("inf")):
+            raise SettingsError(
+                f"epsilon {self.epsilon} and delta {self.delta}: expected a number from 0 to 1, and one from 0 up"
+            )
         if not 0 <= self.temperature < float("inf"):
             raise SettingsError(f"temperature is {self.temperature}; expected 0 or a positive number")
         if self.temperature > 0 and self.acceptance == "greedy":

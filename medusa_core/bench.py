@@ -131,6 +131,8 @@ def parser() -> argparse.ArgumentParser:
         help="greedy runs at temperature 0, the others at --temperature (default: all)",
     )
     add("--temperature", "of plain sampling, typical and exact", type=float)
+    add("--epsilon", "of typical acceptance: the highest probability that a guess needs", type=float)
+    add("--delta", "of typical acceptance: what it needs where all tokens are alike", type=float)
     add("--max-new-tokens", "length limit of an answer", type=int)
     add("--turns", "turns of each question", type=int, choices=(1, 2))
     add("--repeats", "times that everything is decoded; speeds are medians over them", type=int)

@@ -96,8 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    acceptance = generate.acceptance_of(options)
-    settings = Settings(options.max_new_tokens, acceptance, options.temperature, seed=options.seed)
+    settings = generate.settings_of(options)
     if options.prompt is not None and not options.prompt.strip():
         raise answers.SettingsError("--prompt is empty; a prompt needs at least one character")
     answers.check_tree(options.heads, options.tree, [options.drafts])

@@ -179,6 +179,18 @@ def add_arguments(cli: argparse.ArgumentParser, heads: str) -> None:
         "without heads; typical takes more guesses and changes it)",
     )
     cli.add_argument(
+        "--epsilon",
+        type=float,
+        default=0.09,
+        help="typical acceptance: the highest probability that a guess needs (default: %(default)s)",
+    )
+    cli.add_argument(
+        "--delta",
+        type=float,
+        default=0.3,
+        help="typical acceptance: what it needs where all tokens are alike, times exp(-entropy) (default: %(default)s)",
+    )
+    cli.add_argument(
         "--dtype",
         choices=("bfloat16", "float32"),
         default="bfloat16",
@@ -187,9 +199,11 @@ def add_arguments(cli: argparse.ArgumentParser, heads: str) -> None:
     cli.add_argument("--seed", type=int, default=0, help="of the sampling (default: %(default)s)")
 
 
-def acceptance_of(options: argparse.Namespace) -> str:
-    """The acceptance that is asked for, or else the one that changes no text."""
-    return options.acceptance or ("exact" if options.temperature else "greedy")
+def settings_of(options: argparse.Namespace) -> Settings:
+    """The settings that are asked for; without an acceptance, the one that changes no text."""
+    acceptance = options.acceptance or ("exact" if options.temperature else "greedy")
+    names = ("max_new_tokens", "temperature", "epsilon", "delta", "seed")
+    return Settings(acceptance=acceptance, **{name: getattr(options, name) for name in names})
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -215,8 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    acceptance = acceptance_of(options)
-    settings = Settings(options.max_new_tokens, acceptance, options.temperature, seed=options.seed)
+    settings = settings_of(options)
     if options.limit is not None and options.limit < 1:
         raise SettingsError(f"--limit is {options.limit}; at least 1 question must be asked")
     if options.turns < 1:

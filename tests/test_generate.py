@@ -98,7 +98,25 @@ def test_medusa_writes_the_same_greedy_answers_in_fewer_steps(tmp_path):
     ],
 )
 def test_no_text_is_changed_unless_it_is_asked_for(arguments, acceptance):
-    assert generate.acceptance_of(generate.parser().parse_args(arguments)) == acceptance
+    assert generate.settings_of(generate.parser().parse_args(arguments)).acceptance == acceptance
+
+
+def test_thresholds_of_typical_acceptance_are_those_asked_for(tmp_path):
+    asked = ["--temperature", "0.7", "--acceptance", "typical", "--epsilon", "0.2", "--delta", "0.4"]
+    settings = generate.settings_of(generate.parser().parse_args(asked))
+    assert (settings.epsilon, settings.delta) == (0.2, 0.4)
+    base, typical = FakeBase(), {"acceptance": "typical", "temperature": 0.7}
+    drafter = FakeDrafter(base, skill=0.3)
+    steps = [
+        sum(
+            row["choices"][0]["steps"][0]
+            for row in write(
+                tmp_path / f"{bar}.jsonl", base=base, drafter=drafter, epsilon=bar, delta=bar, **typical
+            )
+        )
+        for bar in (0.0, 1.0)
+    ]
+    assert steps[0] < steps[1], "a guess of any probability passes, or none but a certain one"
 
 
 def test_exact_acceptance_draws_what_plain_sampling_draws(tmp_path):
@@ -163,6 +181,8 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path):
             "temperature is -1.0; expected 0 or a positive number",
         ),
         ({"temperature": float("nan"), "acceptance": "exact"}, "temperature is nan"),
+        ({"epsilon": float("nan")}, "epsilon nan and delta 0.3: expected a number from 0 to 1"),
+        ({"delta": -0.1}, "delta -0.1: expected"),
         ({"acceptance": "lucky"}, "acceptance 'lucky' is unknown: expected one of greedy, typical, exact"),
     ],
 )
