@@ -46,9 +46,15 @@ MACHINES = {
             312e12,
             0.65,
             f"{_PAPER}; efficiency: its table 8, linear layers at one row reach 1.26 TFLOP/s = 1.26 TB/s",
+            memory=80e9,
         ),
         Machine(
-            "A100-40GB", 1.555e12, 312e12, 0.65, "NVIDIA A100 datasheet (40GB); efficiency as of the 80GB"
+            "A100-40GB",
+            1.555e12,
+            312e12,
+            0.65,
+            "NVIDIA A100 datasheet (40GB); efficiency as of the 80GB",
+            memory=40e9,
         ),
         Machine(
             "H100",
@@ -57,6 +63,7 @@ MACHINES = {
             0.55,
             "NVIDIA H100 datasheet (SXM, dense); "
             + _DECODING.format("83.3 tokens/s on the PCIe version's 2.0 TB/s"),
+            memory=80e9,
         ),
         Machine(
             "RTX 3090",
@@ -64,6 +71,7 @@ MACHINES = {
             71e12,
             0.73,
             "NVIDIA GA102 whitepaper (float32 sums); " + _DECODING.format("51.9 tokens/s"),
+            memory=24e9,
         ),
         Machine(
             "RTX 4090",
@@ -71,13 +79,16 @@ MACHINES = {
             165.2e12,
             0.80,
             "NVIDIA Ada whitepaper (float32 sums); " + _DECODING.format("60.8 tokens/s"),
+            memory=24e9,
         ),
         Machine(
             "M2 Ultra",
             0.8e12,
             27.2e12,
             0.67,
-            "Apple's specifications of the 76-core GPU; " + _DECODING.format("40.7 tokens/s"),
+            "Apple's specifications of the 76-core GPU, with the largest memory; "
+            + _DECODING.format("40.7 tokens/s"),
+            memory=192e9,
         ),
         Machine(
             "2-core CPU",
@@ -85,7 +96,8 @@ MACHINES = {
             299e9,
             1.0,
             "artifacts/results/search_trees.json at commit b1e4e70: bandwidth, 275 MB in a plain step of 8.77 ms; "
-            "compute, 18.6 GFLOP in a step of 64 rows of 62.3 ms",
+            "compute, 18.6 GFLOP in a step of 64 rows of 62.3 ms; its memory: 24 GiB",
+            memory=25.8e9,
         ),
     )
 }

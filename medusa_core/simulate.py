@@ -32,8 +32,8 @@ class SimulationError(ValueError):
 class Machine:
     """The limits of a machine, and the share of them that decoding reaches.
 
-    bandwidth in bytes/s and compute in operations/s (half-precision products, float32 sums) are nominal. source
-    says where each of the numbers is from.
+    bandwidth in bytes/s, compute in operations/s (half-precision products, float32 sums) and memory in bytes are
+    nominal. source says where each of the numbers is from.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Machine:
     efficiency: float
     source: str
     overlap: bool = True
+    memory: float = float("inf")
 
     def __post_init__(self):
         if not (self.bandwidth > 0 and self.compute > 0 and 0 < self.efficiency <= 1):
@@ -164,6 +165,15 @@ def draft_work(scenario: Scenario) -> Work:
     read = blocks + matrix * (heads.num_heads if heads.output == "own" else 1)
     used = blocks + matrix * heads.num_heads
     return Work(BYTES[scenario.head_precision] * read, 2 * used * scenario.batch)
+
+
+def resident_bytes(scenario: Scenario, nodes: int) -> float:
+    """Bytes that a step with `nodes` nodes below the root needs in memory: weights, heads, and caches of the batch."""
+    model = scenario.model
+    embedding = 0 if model.tie_word_embeddings else model.vocab_size * model.hidden_size
+    weights = BYTES[scenario.precision] * (model.parameters_read_per_token + embedding)
+    drafted = draft_work(scenario).bytes if nodes else 0.0
+    return weights + drafted + forward_work(scenario, nodes + 1)["attention"].bytes
 
 
 def seconds(work: Work, machine: Machine):

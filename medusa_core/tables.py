@@ -6,6 +6,10 @@ import csv
 import io
 from collections.abc import Sequence
 
+import numpy as np
+
+NUMBER = int | float | np.number
+
 
 def aligned(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
     """Cells in columns two spaces apart; right: which columns are set to the right."""
@@ -20,7 +24,7 @@ def text_table(rows: list[dict]) -> str:
     """Rows as aligned text, one column per key in order of appearance; numbers to the right."""
     columns = columns_of(rows)
     lines = [columns, *([cell_text(row.get(column)) for column in columns] for row in rows)]
-    numeric = [all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns]
+    numeric = [all(isinstance(row.get(column), NUMBER | None) for row in rows) for column in columns]
     return aligned(lines, numeric)
 
 
@@ -42,8 +46,8 @@ def cell_text(value: object) -> str:
     """A value as tables show it."""
     if value is None:
         return ""
-    if isinstance(value, bool):
+    if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    if isinstance(value, float):
+    if isinstance(value, float | np.floating):
         return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
     return str(value)

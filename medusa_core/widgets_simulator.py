@@ -9,7 +9,16 @@ from IPython.display import display
 from medusa_core import published, scenarios
 from medusa_core.config import ConfigError
 from medusa_core.plots.simulate import fig_scenario
-from medusa_core.simulate import MOST_NODES, Prediction, Scenario, SimulationError, Sweep, predict, sweep
+from medusa_core.simulate import (
+    MOST_NODES,
+    Prediction,
+    Scenario,
+    SimulationError,
+    Sweep,
+    predict,
+    resident_bytes,
+    sweep,
+)
 from medusa_core.tree import TreeError
 from medusa_core.widgets_output import Drawing, Line, alert
 
@@ -23,12 +32,14 @@ def summary_scenario(name: str, scenario: Scenario, nodes: int, prediction: Pred
     """One line about a model called `name` in a scenario, the same on every machine."""
     best = sizes.best_nodes
     restricted = scenario.heads.draft_vocab_size
+    needed, memory = resident_bytes(scenario, nodes), scenario.machine.memory
     assumed = f" (as accurate as with all tokens, though heads guess {restricted:,})" if restricted else ""
     return (
         f"{name} on {scenario.machine.name}, batch {scenario.batch}, context {scenario.context}, {nodes} nodes: "
         f"plain {1e3 * prediction.plain_seconds:.2f} ms, step {1e3 * prediction.step_seconds:.2f} ms, "
         f"{prediction.tokens_per_step:.2f} tokens/step{assumed}, overhead {prediction.overhead:.2f}, "
-        f"speed-up {prediction.speedup:.2f}; best number of nodes: {best}, {sizes.speedup[best]:.2f}"
+        f"speed-up {prediction.speedup:.2f}; best number of nodes: {best}, {sizes.speedup[best]:.2f}; "
+        f"memory: {needed / 1e9:.1f} GB of {memory / 1e9:.0f}{', which do not fit' if needed > memory else ''}"
     )
 
 

@@ -20,6 +20,7 @@ from medusa_core.simulate import (
     forward_work,
     overheads,
     predict,
+    resident_bytes,
     seconds,
     step_parts,
     sweep,
@@ -50,6 +51,16 @@ def test_a_forward_costs_what_a_sum_by_hand_says():
     assert work["LM head"] == Work(2 * 40, 2 * 40 * 6)
     # 8 keys, each 2 x 2 layers x 1 head x 2 numbers; 6 queries, each 4 x 2 layers x 2 heads x 2 operations a key
     assert work["attention"] == Work(2 * 2 * 8 * 8, 6 * 8 * 32)
+
+
+def test_memory_holds_weights_heads_and_the_cache_of_every_sequence():
+    # An untied embedding of 40 is never read as a whole, but lies there; keys and values as above.
+    plain = 2 * (288 + 40 + 40) + 2 * 2 * 8 * 6
+    assert resident_bytes(scenario(batch=2, context=5), 0) == plain
+    heads = 2 * 3 * (16 + 40)
+    assert resident_bytes(scenario(batch=2, context=5), 2) == plain + heads + 2 * 2 * 8 * 2
+    tied = replace(TINY, tie_word_embeddings=True)
+    assert resident_bytes(Scenario(tied, HEADS, SLOW, batch=2, context=5), 0) == plain - 2 * 40
 
 
 def test_weights_are_read_in_their_precision_and_the_cache_in_half():

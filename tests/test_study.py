@@ -5,6 +5,7 @@ import re
 import shutil
 
 import nbformat
+import numpy as np
 import papermill
 import pytest
 from fake_notebooks import Stand
@@ -264,3 +265,5 @@ def test_a_damaged_result_file_is_named(tmp_path):
 def test_a_table_aligns_rows_of_different_columns():
     rows = [{"what": "base", "tokens/s": 9.5}, {"what": "medusa1", "tokens/s": 21.25, "same": True}]
     assert tables.text_table(rows) == ("what     tokens/s  same\nbase         9.50\nmedusa1     21.25   yes")
+    numpys = [{"what": "base", "share": np.float32(0.123456), "count": np.int64(12), "even": np.bool_(True)}]
+    assert tables.text_table(numpys) == ("what  share  count  even\nbase  0.123     12  yes")

@@ -12,7 +12,7 @@ from medusa_core.widgets_simulator import SimulatorExplorer, explore_simulator, 
 PLOTLY = "application/vnd.plotly.v1+json"
 DEFAULT = (
     "Vicuna 7B on A100-80GB, batch 1, context 512, 63 nodes: plain 10.72 ms, step 11.92 ms, 2.38 tokens/step, "
-    "overhead 1.11, speed-up 2.14; best number of nodes: 160, 2.18"
+    "overhead 1.11, speed-up 2.14; best number of nodes: 160, 2.18; memory: 15.3 GB of 80"
 )
 
 
@@ -52,6 +52,16 @@ def test_every_model_and_machine_can_be_shown():
         for machine in scenarios.MACHINES:
             explorer.model.value, explorer.machine.value = model, machine
             assert explorer.summary.startswith(f"{model} on {machine}, ") and not explorer.message.value
+
+
+def test_what_the_memory_does_not_hold_is_told():
+    explorer = explore_simulator()
+    explorer.machine.value = "RTX 3090"
+    assert explorer.summary.endswith("memory: 15.3 GB of 24")
+    explorer.model.value = "Vicuna 33B"
+    assert explorer.summary.endswith("GB of 24, which do not fit")
+    explorer.model.value, explorer.batch.value, explorer.context.value = "Vicuna 7B", 16, 4096
+    assert explorer.summary.endswith("GB of 24, which do not fit")
 
 
 def test_own_accuracies_are_taken_and_set_the_number_of_heads():

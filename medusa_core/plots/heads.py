@@ -114,7 +114,7 @@ def fig_expert_load(loads: Mapping[str, tuple]) -> go.Figure:
             figure.add_annotation(
                 x=head, y=1, text=f"{value:.2f}", yshift=10, showarrow=False, row=1, col=column
             )
-    figure.update_yaxes(title="of the choices", tickformat=".0%", range=[0, 1.08], col=1)
+    figure.update_yaxes(title="share of the choices", tickformat=".0%", range=[0, 1.08], col=1)
     title = "Which experts are used; above, the router's entropy in nats"
     return styled(figure, title, barmode="stack", legend=BELOW)
 
