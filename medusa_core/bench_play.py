@@ -44,14 +44,18 @@ def asked(questions: Sequence[Mapping]) -> list[dict]:
     return [{key: question[key] for key in ("question_id", "category", "turns")} for question in questions]
 
 
-def spread(questions: Sequence[Mapping], limit: int | None) -> list[Mapping]:
-    """At most `limit` questions, taken from every category in turn, in their original order."""
+def in_turn(questions: Sequence[Mapping]) -> list[int]:
+    """Places of the questions, every category in turn."""
     place, seen = [], {}
     for question in questions:
         seen[question["category"]] = seen.get(question["category"], 0) + 1
         place.append(seen[question["category"]])
-    chosen = sorted(range(len(place)), key=lambda index: (place[index], index))[:limit]
-    return [questions[index] for index in sorted(chosen)]
+    return sorted(range(len(place)), key=lambda index: (place[index], index))
+
+
+def spread(questions: Sequence[Mapping], limit: int | None) -> list[Mapping]:
+    """At most `limit` questions, taken from every category in turn, in their original order."""
+    return [questions[index] for index in sorted(in_turn(questions)[:limit])]
 
 
 def play(
@@ -82,10 +86,12 @@ def play(
         bench.decode(mode, warm_up, replace(mode.settings, max_new_tokens=8))
     resident = [resident_mib()]
     silent = ranks.quiet() if progress else {"disable": True}
-    for number, question in tqdm(ranks.share(list(enumerate(questions))), desc="questions", **silent):
-        name = question["question_id"]
+    # In turn, so that a slow minute of the machine is not one category's. Where the file holds one category after the
+    # other, its order lets each category's questions begin with every mode.
+    for place in tqdm(ranks.share(in_turn(questions)), desc="questions", **silent):
+        name = questions[place]["question_id"]
         if name not in done:
-            done[name] = bench.question(question, first=number)
+            done[name] = bench.question(questions[place], first=place)
             if partial:
                 append_line(partial, {"question_id": name, **done[name]})
     done = {name: record for part in ranks.everyones(done) for name, record in part.items()}

@@ -14,7 +14,6 @@ import numpy as np
 from medusa_core import answers, batch, checkpoint, decode, heads, runtime, text_ranks
 from medusa_core.answers import Drafting, Settings
 from medusa_core.data import TokenSet
-from medusa_core.heads import HeadsError
 from medusa_core.path_shares import PathShares
 from medusa_core.text_ranks import TextRanks
 from medusa_core.tree import Tree
@@ -62,7 +61,7 @@ def learned(name: str) -> dict:
 
     positions: places of the data that updates learned from, a pass of the data counted each time. Times and positions
     of heads that others were trained on from (Medusa-2's first stage) are included; training_seconds is None where no
-    history tells it.
+    history tells it, and so are positions of heads that come from elsewhere (convert_heads).
     """
     folder = heads.resolve(name)
     tensors, header = checkpoint.load(folder / heads.WEIGHTS_FILE)
@@ -71,21 +70,22 @@ def learned(name: str) -> dict:
     if adapters:
         files.append(adapters)
         tensors |= {f"lora.{key}": value for key, value in checkpoint.load(adapters)[0].items()}
-    if "config" not in header:
-        raise HeadsError(f"{folder / heads.WEIGHTS_FILE}: does not say how these heads were trained")
-    config = header["config"]
     own = {
-        "kind": config["kind"],
+        "kind": heads.read_config(folder).kind,
         "parameters": sum(value.size for key, value in tensors.items() if key != "draft_ids"),
         "megabytes": sum(path.stat().st_size for path in files) / 1e6,
-        "positions": header["held_out"]["step"] * config["batch_positions"],
-        "training_seconds": _training_seconds(config),
+        "positions": None,
+        "training_seconds": None,
     }
+    if (config := header.get("config")) is None:
+        return own
+    own["positions"] = header["held_out"]["step"] * config["batch_positions"]
+    own["training_seconds"] = _training_seconds(config)
     if config.get("recipe") == "two-stage":
         first = learned(config["heads"])
-        own["positions"] += first["positions"]
-        seconds = own["training_seconds"], first["training_seconds"]
-        own["training_seconds"] = None if None in seconds else sum(seconds)
+        for key in ("positions", "training_seconds"):
+            both = own[key], first[key]
+            own[key] = None if None in both else sum(both)
     return own
 
 

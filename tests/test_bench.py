@@ -286,6 +286,16 @@ def test_a_partial_file_goes_on_at_another_commit_and_on_no_other_processor(tmp_
 # ---------------------------------------------------------------- choice of questions and command line
 
 
+def test_categories_take_turns_and_the_result_keeps_the_order_of_the_file(tmp_path):
+    questions = [{"question_id": n, "category": "ab"[n > 2], "turns": ["Hi."]} for n in (1, 2, 3, 4)]
+    result = run(questions, replace(SETTINGS, turns=1, repeats=1), partial=tmp_path / "part.jsonl")
+    asked = [
+        json.loads(line)["question_id"] for line in (tmp_path / "part.jsonl").read_text().splitlines()[1:]
+    ]
+    assert asked == [1, 3, 2, 4]
+    assert [sample["question_id"] for sample in result["runs"][0]["samples"]] == [1, 2, 3, 4]
+
+
 def test_a_limit_takes_questions_from_every_category_in_turn():
     questions = [{"question_id": i, "category": "aabbbc"[i]} for i in range(6)]
     chosen = {

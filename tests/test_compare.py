@@ -108,6 +108,15 @@ def test_every_heads_row_holds_every_number_and_survives_json(names, found, held
     assert "tokens/step, 4 nodes" in compare.table(result)
 
 
+def test_heads_from_elsewhere_take_part_with_their_training_left_open(root, names, found, held_out):
+    head_kinds.save(root / "heads" / "elsewhere", found[0].drafter)
+    other = contestants.load(["elsewhere"], root / "model")
+    result = json.loads(json.dumps(run(["elsewhere"], other, held_out), allow_nan=False))
+    row = result["heads"][0]
+    assert (row["kind"], row["positions"], row["training_seconds"]) == ("medusa", None, None)
+    assert row["parameters"] > 0 and "elsewhere" in compare.table(result)
+
+
 def test_greedy_and_exact_answers_are_those_of_the_base_that_the_heads_draft_for(names, found, held_out):
     result = run(names, found, held_out)
     for row in result["bench"]["summary"]:
