@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -25,6 +26,16 @@ class StepCost:
     def overhead(self, rows: int, drafted: bool = True) -> float:
         """Seconds of a step of `rows` rows, with its draft where `drafted`, over those of plain decoding."""
         return (self.step_seconds[rows - 1] + drafted * self.draft_seconds) / self.step_seconds[0]
+
+    @cached_property
+    def least_increase(self) -> tuple[float, ...]:
+        """What each further row adds to the overhead, at least, from 1, 2, ... rows on."""
+        over = [self.overhead(rows) for rows in range(1, self.rows + 1)]
+        slopes = [
+            min((more - own) / beyond for beyond, more in enumerate(over[rows:], 1))
+            for rows, own in enumerate(over[:-1], 1)
+        ]
+        return *slopes, float("inf")
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,9 @@ def grow(root: int, sources: Sources, cost: StepCost, drafted: bool) -> Draft:
     floor = min(FLOOR, (cost.overhead(cost.rows) - cost.overhead(1)) / cost.rows)
     expected, count, most = 0.0, 1, 0.0
     while frontier and len(taken) < cost.rows:
+        # No later guess is worth more than the next one: where it brings less than a row costs, none pays any more.
+        if taken and -frontier[0][0] <= most * cost.least_increase[len(taken) - 1]:
+            break
         node = heapq.heappop(frontier)
         value, _, _, _, _, _, path, place, on_chain = node
         expected -= value

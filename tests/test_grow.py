@@ -115,3 +115,33 @@ def test_rows_come_in_the_order_of_trees():
         draft = grow(token, Sources([token], None, counted), FLAT, False)
         again = Tree.from_parents(draft.tree.parents)
         assert again.choices == draft.tree.choices and len(set(paths(draft))) == draft.tree.size - 1
+
+
+class Watched(Sources):
+    """Counts the nodes whose children are looked up."""
+
+    looked = 0
+
+    def children(self, *asked):
+        Watched.looked += 1
+        return super().children(*asked)
+
+
+def test_growing_ends_early_only_where_no_later_guess_would_pay():
+    rng, counted = np.random.default_rng(0), corpus.count([np.random.default_rng(1).integers(0, 8, 600)])
+    sooner = 0
+    for _ in range(60):
+        seconds = tuple(1.0 + np.cumsum(rng.choice([0.0, 0.02, 0.1, 0.4], 40)))
+        text, rates = rng.integers(0, 8, 6).tolist(), np.sort(rng.random(LONGEST + 1)).tolist()
+        sources = Watched(text, None, counted, rng.integers(0, 8, 5).tolist(), 2, rates)
+        drafts, looked = [], []
+        for never in (False, True):
+            cost, Watched.looked = StepCost(seconds, 0.05), 0
+            if never:
+                cost.__dict__["least_increase"] = (-1.0,) * cost.rows
+            draft = grow(text[-1], sources, cost, True)
+            drafts.append((draft.tree.choices, draft.tokens, draft.logprob, draft.source))
+            looked.append(Watched.looked)
+        assert drafts[0] == drafts[1]
+        sooner += looked[0] < looked[1]
+    assert sooner > 30
