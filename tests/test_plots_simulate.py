@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medusa_core import scenarios, validation
+from medusa_core import published, scenarios, validation
 from medusa_core.plots import simulate as plots
 from medusa_core.plots import validation as measured_plots
 from medusa_core.simulate import Prediction, Scenario, Sweep, predict, sweep
@@ -127,3 +127,14 @@ def test_a_scenario_shows_its_sweep_its_mark_and_both_steps():
     assert [bar.name for bar in bars] == list(plots.PARTS)
     assert sum(bar.y[1] for bar in bars) == pytest.approx(1e3 * prediction.step_seconds, abs=1e-3)
     assert bars[3].y[0] == 0  # plain decoding drafts nothing
+
+
+def test_a_large_overhead_leaves_the_axis_to_tokens_and_speed():
+    model, accuracy = scenarios.model("Vicuna 7B"), published.ACCURACY["Vicuna 7B"]
+    ranges = []
+    for batch in (1, 64):
+        case = Scenario(model, scenarios.medusa_heads(model), scenarios.machine("A100-80GB"), batch=batch)
+        sizes = sweep(case, accuracy)
+        ranges.append(plots.fig_scenario(sizes, predict(case, 3, accuracy), 3, "A title").layout.yaxis.range)
+    assert ranges[0] is None
+    assert ranges[1][0] == 0 and sizes.tokens_per_step.max() < ranges[1][1] < sizes.overhead.max()

@@ -193,6 +193,10 @@ def fig_scenario(sweep: Sweep, prediction: Prediction, nodes: int, title: str) -
         )
     _row_axis(figure, len(rows), col=1)
     figure.update_yaxes(rangemode="tozero", col=1)
+    if sweep.overhead.max() > (top := 1.3 * float(sweep.tokens_per_step.max())):
+        figure.update_yaxes(
+            range=[0, top], col=1
+        )  # or the largest trees' overhead would flatten what the others bring
     figure.update_yaxes(title="milliseconds", col=2)
     return styled(figure, title, barmode="stack", legend={"traceorder": "normal"})
 
