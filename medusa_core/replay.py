@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +34,15 @@ def who(trace: Trace) -> str:
     drafts = settings.get("drafts", "heads")
     guessed = settings.get("heads", "guesses") + ("" if drafts == "heads" else f" ({drafts})")
     return f"{guessed}, {settings.get('acceptance', 'greedy')}"
+
+
+def by_who(traces: Iterable[Trace]) -> dict[str, list[Trace]]:
+    """Traces of a file's questions by `who`; a prompt of one's own has no category and is left out."""
+    groups: dict[str, list[Trace]] = {}
+    for trace in traces:
+        if "category" in trace.settings and trace.settings["acceptance"] in CRITERIA:
+            groups.setdefault(who(trace), []).append(trace)
+    return groups
 
 
 def origins(step: Step) -> list[Origin]:

@@ -304,3 +304,20 @@ def test_leniency_curves_are_those_of_the_traces():
         assert list(line.x) == epsilons and line.y == pytest.approx(expected, abs=1e-4)
     greedy = next(trace for trace in figure.data if trace.name == "greedy")
     assert set(greedy.y) == {round(replay.leniency(traces, "greedy")[0], 4)}
+
+
+def test_questions_are_grouped_by_who_guessed_and_who_decided():
+    made = [by_hand() for _ in range(4)]
+    for trace, more in zip(
+        made,
+        (
+            {"heads": "gru", "category": "math", "acceptance": "greedy"},
+            {"heads": "gru", "category": "math", "acceptance": "exact"},
+            {"heads": "gru", "acceptance": "greedy"},
+            {"heads": "moe", "drafts": "all", "category": "math", "acceptance": "typical"},
+        ),
+    ):
+        trace.settings = more
+    groups = replay.by_who(made)
+    assert {who: len(own) for who, own in groups.items()} == {"gru, greedy": 1, "moe (all), typical": 1}
+    assert groups["gru, greedy"] == [made[0]]
