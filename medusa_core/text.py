@@ -42,7 +42,8 @@ def load_tokenizer(folder: Path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if not (folder / name).is_file():
             raise TextError(f"{folder / name}: no such file; convert the model again, with its tokenizer")
-    return PreTrainedTokenizerFast.from_pretrained(folder)
+    # What is too long is refused by name, where it matters; transformers would warn of indexing errors at every text.
+    return PreTrainedTokenizerFast.from_pretrained(folder, model_max_length=int(1e30))
 
 
 def chat_ids(tokenizer, messages: list[dict], template: str = "model") -> list[int]:
