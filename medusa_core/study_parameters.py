@@ -7,6 +7,8 @@ from pathlib import Path
 
 import yaml
 
+from medusa_core import yaml_once
+
 QUICK = "quick"  # the run without a parameter file
 RUNS = "artifacts/runs"
 # Folders below RUNS that are something else: of `make report`, `make browser-test`, and the trainings' own defaults.
@@ -15,21 +17,6 @@ TAKEN = ("report", "browser", "heads", "train")
 
 class StudyError(Exception):
     """A mistake of the user's, or a chapter that failed; the message says which."""
-
-
-class _OnceLoader(yaml.SafeLoader):
-    """Reads YAML in which no key stands twice in a mapping; of two, the plain loader would keep the last."""
-
-    def construct_mapping(self, node, deep=False):
-        lines = {}
-        for key, _ in node.value:
-            said, line = (key.tag, str(key.value)), key.start_mark.line + 1
-            if said in lines:
-                raise StudyError(
-                    f'{self.name}:{line}: "{key.value}" is already in line {lines[said]}; keep one'
-                )
-            lines[said] = line
-        return super().construct_mapping(node, deep)
 
 
 def run_name(params: Path | None) -> str:
@@ -93,13 +80,13 @@ def read_notebook(path: Path) -> dict:
 
 def _read(params: Path) -> dict[str, dict]:
     try:
-        loader = _OnceLoader(params.read_text(encoding="utf-8"))
-        loader.name = str(params)
-        content = loader.get_single_data() or {}
+        content = yaml_once.read(params) or {}
     except OSError as error:
         raise StudyError(f"cannot read the parameter file {params}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise StudyError(f"{params}: not UTF-8 text: {error}") from error
+    except yaml_once.RepeatedKeyError as error:
+        raise StudyError(str(error)) from error
     except yaml.YAMLError as error:
         raise StudyError(f"{params}: not YAML: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):

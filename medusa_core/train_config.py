@@ -8,9 +8,10 @@ import math
 import re
 import typing
 from dataclasses import dataclass
-from pathlib import Path
 
 import yaml
+
+from medusa_core import yaml_once
 
 KIND_SETTINGS = (
     "feature_weight",
@@ -95,8 +96,10 @@ class Training:
     def from_yaml(cls, path) -> Training:
         """Read `key: value` lines; an unknown key or a value of another type is an error that names it."""
         try:
-            raw = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
+            raw = yaml_once.read(path) or {}
+        except yaml_once.RepeatedKeyError as error:
+            raise TrainError(str(error)) from None
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise TrainError(f"{path}: cannot be read: {error}") from None
         if not isinstance(raw, dict):
             raise TrainError(f"{path}: expected `key: value` lines, found {type(raw).__name__}")

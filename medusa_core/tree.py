@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from medusa_core import yaml_once
 from medusa_core.files import replacing
 
 
@@ -267,7 +268,9 @@ def load(path) -> Tree:
     """Read a tree file written by `save` or by hand. Raises TreeError naming the file and the fault."""
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML too
+        raw = yaml_once.read(path)  # JSON is YAML too
+    except yaml_once.RepeatedKeyError as error:
+        raise TreeError(str(error)) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TreeError(f"{path}: not a YAML or JSON file: {error}") from None
     if not isinstance(raw, dict) or not isinstance(raw.get("choices"), list):

@@ -239,6 +239,7 @@ def test_settings_come_from_yaml_and_flags_override(tmp_path):
         ("max_positions: -3", "max_positions is -3, expected 0 or more"),
         ("- epochs", "p.yaml: expected `key: value` lines"),
         ("epochs: [", "p.yaml: cannot be read"),
+        ("epochs: 2.0\nepochs: 3.0", 'p.yaml:2: "epochs" is already in line 1; keep one'),
         ("block: 24", "batch_positions 512 is not a multiple of micro_batches 1 x block 24"),
         ("teacher_weight: 1.5", "teacher_weight is 1.5, expected 0 to 1"),
         ("learning_rate: 0", "learning_rate is 0, expected a number above 0"),

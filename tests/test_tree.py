@@ -252,6 +252,7 @@ def test_tree_file_round_trip(tmp_path, suffix):
         ("{", "not a YAML or JSON file"),
         ("[[0]]", '"choices" is not there'),
         ('{"choices": 3}', '"choices" is not there'),
+        ('{"choices": [[0]], "choices": [[1]]}', ':1: "choices" is already in line 1; keep one'),
         ('{"choices": [[0, 0]]}', r"path \[0, 0\] has no parent"),
     ],
 )
