@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medusa_core import answers, batch, checkpoint, decode, heads, runtime, text_ranks
+from medusa_core import answers, batch, checkpoint, decode, heads, meter, runtime, text_ranks
 from medusa_core.answers import Drafting, Settings
 from medusa_core.data import TokenSet
 from medusa_core.path_shares import PathShares
@@ -183,7 +183,7 @@ def draft_seconds(
     times = {name: {nodes: [] for nodes in shapes} for name, shapes in trees.items()}
     base = contestants[0].base
     cache = base.new_cache(1, past + 1)
-    decode.prefill(base, np.arange(past) % min(1000, base.config.vocab_size), cache)
+    decode.prefill(base, meter.filler(base, past), cache)
     criterion = decode.Greedy(base)
     for repeat in range(repeats + 1):
         for name, _, drafter in contestants:

@@ -181,13 +181,13 @@ def add_arguments(cli: argparse.ArgumentParser, heads: str) -> None:
     cli.add_argument(
         "--epsilon",
         type=float,
-        default=0.09,
+        default=Settings.epsilon,
         help="typical acceptance: the highest probability that a guess needs (default: %(default)s)",
     )
     cli.add_argument(
         "--delta",
         type=float,
-        default=0.3,
+        default=Settings.delta,
         help="typical acceptance: what it needs where all tokens are alike, times exp(-entropy) (default: %(default)s)",
     )
     cli.add_argument(

@@ -22,6 +22,11 @@ def any_trees(depth: int, sizes: Iterable[int]) -> dict[int, Tree]:
     return {size: Tree.from_paths(guesses[: size - 1]) for size in sizes}
 
 
+def filler(base, past: int) -> np.ndarray:
+    """Token ids (past,) that stand before what is timed; which ones does not change what it costs."""
+    return np.arange(past) % min(1000, base.config.vocab_size - 1) + 1
+
+
 class Meter:
     """Times steps of each of `trees`, by their number of rows, behind `past` tokens, in rounds.
 
@@ -34,9 +39,7 @@ class Meter:
         self._base, self._drafter, self._past = base, drafter, past
         self._trees = dict(sorted(trees.items()))
         self._cache = base.new_cache(1, past + max(trees))
-        self._hidden = decode.prefill(
-            base, np.arange(past) % min(1000, base.config.vocab_size - 1) + 1, self._cache
-        )
+        self._hidden = decode.prefill(base, filler(base, past), self._cache)
         self._criterion = decode.Greedy(base)
         self._steps: dict[int, list[float]] = {n: [] for n in self._trees}
         self._drafts: list[float] = []

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from medusa_core import answers, bench_play, convert, data, heads, machine, peer_process, text
+from medusa_core import answers, bench_play, convert, data, heads, machine, peer_process, room, text
 from medusa_core.answers import SettingsError
 from medusa_core.config import ModelConfig
 from medusa_core.files import append_line, file_name, replacing, write_json
@@ -151,9 +151,8 @@ def measure(settings: PeerSettings, questions: Sequence[Mapping], name: str, pyt
     config = ModelConfig.from_hf(read_json(folder / "config.json"), str(folder / "config.json"))
     recorded["bytes_per_token"] = BYTES_PER_WEIGHT * config.parameters_read_per_token
     tokenizer = text.load_tokenizer(folder)
+    room.check_first(tokenizer, questions, config.max_position_embeddings)
     prompts = [answers.prompt(tokenizer, question["turns"][:1]) for question in questions]
-    for ids in prompts:
-        answers.check_prompt(ids, config.max_position_embeddings)
     warm_up = answers.prompt(tokenizer, answers.WARM_UP)
     threads = machine.threads()
     options = {

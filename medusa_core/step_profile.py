@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from medusa_core import decode, masks
+from medusa_core import decode, masks, meter
 from medusa_core.tree import Tree
 
 OUTSIDE = "Python and Jittor"
@@ -19,7 +19,7 @@ def profile_step(base, drafter, tree: Tree, past: int = 256, repeats: int = 30) 
     Without a drafter the tree's tokens are given.
     """
     cache = base.new_cache(1, past + tree.size)
-    hidden = decode.prefill(base, np.arange(past) % 1000 + 1, cache)
+    hidden = decode.prefill(base, meter.filler(base, past), cache)
     tokens = np.arange(tree.size, dtype=np.int32) + 10
     criterion = decode.Greedy(base)
     rounds = []
@@ -45,7 +45,7 @@ def seconds_by_context(base, lengths, repeats: int = 15) -> dict[int, float]:
     caches = {}
     for length in lengths:
         caches[length] = base.new_cache(1, length + 1)
-        decode.prefill(base, np.arange(length) % 1000 + 1, caches[length])
+        decode.prefill(base, meter.filler(base, length), caches[length])
     criterion = decode.Greedy(base)
     found = {length: [] for length in lengths}
     for _ in range(repeats + 1):

@@ -1,5 +1,6 @@
 """The tests of the paper's claims: families of trees, what answers cost, what heads are trained on."""
 
+import json
 from math import log
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from fake_decoding import FakeBase, FakeDrafter
 from medusa_core import claims, plots, tree
 from medusa_core.answers import Drafting
 from medusa_core.cost import StepCost
+from medusa_core.runtime import ROOT
 from medusa_core.text_ranks import TextRanks
 
 COST = StepCost(tuple(1.0 + 0.1 * n for n in range(300)), 0.2)
@@ -210,3 +212,19 @@ def test_a_line_of_heads_starts_at_the_first_head():
         ("medusa1", [1, 2, 3], [1.4, 1.6, 1.6543]),
         ("gru", [1, 2], [1.5, 1.8]),
     ]
+
+
+def test_chapter_09_says_how_often_answers_of_the_result_file_repeat_themselves():
+    result = json.loads((ROOT / "artifacts" / "results" / "benchmark.json").read_text())
+    shares = {}
+    for run in result["runs"]:
+        answers = [sample["token_ids"] for sample in run["samples"]]
+        share = sum(map(claims.repeats, answers)) / sum(map(len, answers))
+        shares[run["name"], run["acceptance"]] = f"{share:.0%}".replace("%", " %")
+    (chapter,) = (ROOT / "notebooks").glob("09_*.ipynb")
+    text = " ".join("".join(cell["source"]) for cell in json.loads(chapter.read_text())["cells"])
+    text = " ".join(text.split())
+    context, every = (shares[f"{who}context + corpus", "typical"] for who in ("", "medusa1 + "))
+    assert f"{shares['plain', 'sampling']} of plain sampling's tokens end a stretch of four" in text
+    assert f"it is {shares['medusa1', 'typical']} with the heads, {context[:-2]} and {every} with" in text
+    assert f"and {shares['plain', 'greedy']} in greedy answers" in text

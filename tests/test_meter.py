@@ -30,7 +30,10 @@ def test_one_head_gets_a_tree_of_every_size_too():
 
 
 def test_the_text_before_the_steps_is_of_the_models_tokens():
-    meter.Meter(FakeBase(context=1200), FakeDrafter(FakeBase()), {1: chain(0)}, past=1100)
+    base = FakeBase()
+    ids = meter.filler(base, 250)
+    assert len(ids) == 250 and ids.min() > 0 and ids.max() < base.config.vocab_size < 250
+    meter.Meter(base, FakeDrafter(base), {1: chain(0)}, past=190)
 
 
 def test_without_a_drafter_nothing_is_drafted():
