@@ -28,7 +28,7 @@ report: .venv/installed  ## Build one site of the saved chapters, the results an
 test: lint  ## Check style, run the tests and check the notebooks' saved outputs
 	@.venv/bin/python -c 'from medusa_core import runtime; runtime.start()'
 	.venv/bin/python -m pytest tests
-	PLOTLY_RENDERER=json .venv/bin/python -m pytest -p no:cacheprovider \
+	PLOTLY_RENDERER=json MEDUSA_AMX=0 .venv/bin/python -m pytest -p no:cacheprovider \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout 1200 notebooks
 
 browser-test: .venv/browser  ## Drive JupyterLab and exported pages in headless Chromium (skipped without one)

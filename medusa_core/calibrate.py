@@ -95,7 +95,7 @@ def warn(model: str, name: str, tree_name: str, drafts: Sequence[str]) -> None:
     command += ["--model", model] if model != "embedded" else []
     print(
         f"note: {path} was measured on another machine, {in_words(there)}; this one has {in_words(here)}. Greedy and "
-        f"exact texts are the same on all. For speed, measure this one: {shlex.join(command)}",
+        f"exact texts do not depend on it. For speed, measure this one: {shlex.join(command)}",
         file=sys.stderr,
     )
 

@@ -119,8 +119,7 @@ def _memory() -> Finding:
 
 
 def _vector_instructions() -> Finding:
-    sets = machine.instruction_sets()
-    if sets:
+    if sets := machine.arithmetic():
         return Finding("instructions", ", ".join(sets))
     fix = "nothing to install: the portable kernels run, slower, and speed-ups are smaller"
     return Finding("instructions", "no AVX2", "lack", fix)

@@ -1,6 +1,7 @@
 """What this machine offers: cores, compilers, GPU, oneDNN, instruction sets. Starts nothing."""
 
 import contextlib
+import ctypes
 import math
 import os
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 COMPILER_FIX = "install g++ (Debian: apt install g++; conda: conda install gxx)"
 HEADERS_FIX = f"install Python's headers (Debian: apt install python{sysconfig.get_python_version()}-dev)"
 MPI_FIX = "install OpenMPI (Debian: apt install openmpi-bin libopenmpi-dev)"
+
+MATRIX_FLAG, MATRIX_UNIT = "amx_bf16", "AMX bf16"
 
 CUDA_PROBE = """
 import ctypes
@@ -75,14 +78,46 @@ def onednn_library() -> Path | None:
 
 
 def instruction_sets() -> list[str]:
-    """What this CPU multiplies vectors and matrices with, weakest first; the kernels use all of it but AMX."""
-    known = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 bf16", "amx_bf16": "AMX bf16"}
+    """What this CPU multiplies vectors and matrices with, weakest first."""
+    known = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 bf16", MATRIX_FLAG: MATRIX_UNIT}
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("flags"):
                 flags = set(line.split())
                 return [name for flag, name in known.items() if flag in flags]
     return []
+
+
+def matrix_unit() -> bool:
+    """Whether this process may use Intel's matrix unit (AMX): Linux gives it to those who ask."""
+    if MATRIX_UNIT not in instruction_sets():
+        return False
+    arch_prctl, request, tile_data = (
+        158,
+        0x1023,
+        18,
+    )  # x86-64's system call, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return ctypes.CDLL(None).syscall(arch_prctl, request, tile_data) == 0
+
+
+def tiles() -> bool:
+    """Whether products of bfloat16 are added up in the matrix unit's order: where there is one, or as MEDUSA_AMX says.
+
+    MEDUSA_AMX=0: in the order of all other processors, which gives their texts; 1: in the unit's order on any
+    processor, slowly where there is none. Raises ValueError for another value.
+    """
+    asked = os.environ.get("MEDUSA_AMX", "")
+    if asked not in ("", "0", "1"):
+        raise ValueError(f"MEDUSA_AMX={asked}: expected 0 or 1")
+    return asked == "1" or (asked == "" and matrix_unit())
+
+
+def arithmetic() -> list[str]:
+    """The instruction sets that the kernels use here, weakest first."""
+    sets = instruction_sets()
+    if not tiles():
+        return [name for name in sets if name != MATRIX_UNIT]
+    return sets if matrix_unit() else [*sets, f"{MATRIX_UNIT} imitated"]
 
 
 def fast_pairs() -> bool:

@@ -66,7 +66,8 @@ def refresh(notebook: Path) -> None:
         extra_arguments=["--IPKernelApp.log_level=ERROR"],  # else it warns of TCP on this very machine
     )
     try:
-        client.execute(env={**os.environ, "TQDM_DISABLE": "1"})
+        # What is saved is checked on all processors, so it is added up in the order they share.
+        client.execute(env={**os.environ, "TQDM_DISABLE": "1", "MEDUSA_AMX": "0"})
     except (CellControlSignal, DeadKernelError) as error:
         raise RefreshError(f"{notebook.name}: {error}") from error
     clean(content, notebook.name)

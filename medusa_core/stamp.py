@@ -20,7 +20,7 @@ def stamp() -> dict:
     compiler = machine.compiler()
     return {
         "cpu": cpu_model(),
-        "instruction_sets": machine.instruction_sets(),
+        "instruction_sets": machine.arithmetic(),
         "cores": machine.cores(),
         "threads": machine.threads(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),

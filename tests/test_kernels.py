@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 from tiny_model import tiny
 
 from medusa_core import machine, masks, tree
 from medusa_core.kernels.model import ROWS_AT_ONCE, KernelModel
+from medusa_core.kernels.ops import Kernels
 from medusa_core.kernels.pack import pack, unpack_rows
 from medusa_core.kernels.walk import walks
 from medusa_core.llama import Llama, jt
@@ -33,10 +35,10 @@ def alone(model, ids):
 
 
 @pytest.mark.parametrize("isa", FORCED)
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_prefill_of_any_length_gives_the_bits_of_single_steps(isa, dtype):
+@pytest.mark.parametrize(("dtype", "tiles"), [("bfloat16", False), ("bfloat16", True), ("float32", False)])
+def test_prefill_of_any_length_gives_the_bits_of_single_steps(isa, dtype, tiles):
     config, weights = tiny()
-    model = KernelModel(config, weights, dtype, isa)
+    model = KernelModel(config, weights, dtype, isa, tiles=tiles)
     ids = np.random.default_rng(1).integers(0, 160, 64)
     expected = alone(model, ids)
     for rows in (*range(1, 27), 48, 64):
@@ -82,6 +84,25 @@ def test_all_processors_compute_the_same_bits(isa, dot):
     # Attention is float32, whose multiply-adds the portable path rounds twice: one product of matrices shows the bits.
     assert np.array_equal(model.logits(jt.array(hidden)).numpy(), portable.logits(jt.array(hidden)).numpy())
     assert np.allclose(model(*arguments).numpy(), portable(*arguments).numpy(), atol=0.05)
+
+
+@pytest.mark.parametrize("isa", [None, *FORCED])  # None: the matrix unit, where there is one
+@pytest.mark.parametrize("depth", [16, 64, 80])
+def test_tiles_are_added_up_in_the_matrix_units_order(isa, depth):
+    rng = np.random.default_rng(depth)
+    x = rng.standard_normal((37, depth)).astype(np.float32)
+    weight = rng.standard_normal((48, depth)).astype(np.float32)
+    kernels = Kernels("bfloat16", isa, tiles=True)
+    out = kernels.logits(jt.array(x), jt.array(pack(weight, "bfloat16")), len(weight)).numpy()
+    x, weight = (each.astype(bfloat16).astype(np.float32) for each in (x, weight))
+    expected = np.zeros_like(out)
+    for begin in range(0, depth, 32):  # a product of two bfloat16 is exact in float32
+        even, odd = np.zeros_like(out), np.zeros_like(out)
+        for k in range(begin, min(begin + 32, depth), 2):
+            even += np.outer(x[:, k], weight[:, k])
+            odd += np.outer(x[:, k + 1], weight[:, k + 1])
+        expected += even + odd
+    assert np.array_equal(out, expected)
 
 
 def test_a_sequence_has_the_same_bits_in_a_batch_of_other_lengths():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from shipped import HEADS
 
-from medusa_core import answers, data, decode, heads, runtime, text, tree
+from medusa_core import answers, data, decode, heads, machine, runtime, text, tree
 from medusa_core.answers import Drafting, Settings
 
 SCALES = [pytest.param(27, 32, id="few"), pytest.param(1, 128, id="all", marks=pytest.mark.long)]
@@ -20,14 +20,17 @@ SHAPES = {
     "one node": tree.Tree.from_paths([(0,)]),
     "random of 20": tree.random_tree(20, 4, 6, np.random.default_rng(0)),
 }
-BASES, PLAIN = {}, {}  # by adapters: every base is loaded once, and says everything plainly once
+BASES, PLAIN = (
+    {},
+    {},
+)  # by adapters and order of sums: every base is loaded once, and says everything plainly once
 
 
 def base_of(name):
-    adapters = heads.adapters(name)
-    if adapters not in BASES:
-        BASES[adapters] = answers.load_base("embedded", name)
-    return BASES[adapters]
+    key = heads.adapters(name), machine.tiles()
+    if key not in BASES:
+        BASES[key] = answers.load_base("embedded", name)
+    return BASES[key]
 
 
 @functools.cache
@@ -38,7 +41,7 @@ def prompts_of(folder):
 
 
 def plain(base, number, prompt, tokens):
-    key = base.adapters, number, tokens
+    key = base.adapters, machine.tiles(), number, tokens
     if key not in PLAIN:
         PLAIN[key] = [token for step in decode.plain(base, prompt, tokens) for token in step.tokens]
     return PLAIN[key]
@@ -75,6 +78,15 @@ def test_text_is_plain_where_other_sources_guess_beside_the_heads(name, every, t
     base = base_of(name)
     found = tokens_per_step(base, answers.load_drafting(name, "auto", "both", base), every, tokens)
     print(f"{name} + context: {found:.3f} tokens/step")
+    assert found > 1
+
+
+@pytest.mark.parametrize(("every", "tokens"), [pytest.param(40, 24, id="few"), SCALES[1]])
+def test_text_is_plain_in_the_matrix_units_order(monkeypatch, every, tokens):
+    monkeypatch.setenv("MEDUSA_AMX", "1")
+    base = base_of("medusa1")
+    drafter = heads.load("medusa1", base)
+    found = tokens_per_step(base, Drafting(drafter, SHAPES["random of 20"]), every, tokens)
     assert found > 1
 
 

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "simd.h"
+#include "tiles.h"
 
 namespace medusa {
 
@@ -27,8 +27,11 @@ struct Float32 {
 struct BFloat16 {
     typedef uint16_t type;
     static const int depth = 2;
-#if MEDUSA_DOT
+#if MEDUSA_TILES
     typedef uint32_t In;  // two bfloat16
+    static const int reads = 1;
+#elif MEDUSA_DOT
+    typedef uint32_t In;
     static const int reads = 1;
     template <int J> static inline v16 line(const uint16_t* w) { return pairs16(w); }
     static inline v16 add(uint32_t x, v16 w, v16 sum) { return dot16(x, w, sum); }
@@ -39,10 +42,7 @@ struct BFloat16 {
     static inline v16 add(float x, v16 w, v16 sum) { return fma16(set16(x), w, sum); }
 #endif
     static inline float at(const uint16_t* block, long k, int lane) {
-        uint32_t u = (uint32_t)block[k / 2 * 32 + lane * 2 + k % 2] << 16;
-        float f;
-        memcpy(&f, &u, 4);
-        return f;
+        return float_bits((uint32_t)block[k / 2 * 32 + lane * 2 + k % 2] << 16);
     }
     static inline long width(long K) { return K / depth * reads; }
     static inline void round(const float* x, long K, In* out) {
@@ -183,6 +183,14 @@ static void multiply(const typename W::In* x, long n, long ldx, const typename W
         }
     }
 }
+
+#if MEDUSA_TILES
+template <>
+void multiply<BFloat16>(const uint32_t* x, long n, long ldx, const uint16_t* w, long stride, long K, long begin,
+                        long end, float* out, long ldo, bool add, const uint16_t* after) {
+    multiply_tiles(x, n, ldx, w, stride, K, begin, end, out, ldo, add, after);
+}
+#endif
 
 // As `multiply`, with x in float32.
 template <class W>

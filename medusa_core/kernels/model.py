@@ -47,13 +47,14 @@ class KernelModel:
         dtype: str = "bfloat16",
         isa=None,
         dot=None,
+        tiles=None,
     ):
         if config.head_dim % 16 or config.hidden_size % 16 or config.intermediate_size % 16:
             raise ValueError(
                 "the CPU kernels need head_dim, hidden_size and intermediate_size in multiples of 16"
             )
         self.config = config
-        self._kernels = Kernels(dtype, isa, dot)
+        self._kernels = Kernels(dtype, isa, dot, tiles)
         layers = [f"model.layers.{i}." for i in range(config.num_hidden_layers)]
 
         # One packed matrix a layer: the named ones on top of one another. A layer at a time is read and packed, so that

@@ -44,13 +44,18 @@ class Kernels:
     """The ops for one element type of the weights ("bfloat16" or "float32").
 
     isa: 512, 256 or 1 forces an instruction set; by default the best this machine has. dot: whether to multiply pairs
-    of bfloat16 by one instruction; by default where that is faster.
+    of bfloat16 by one instruction; by default where that is faster. tiles: whether to add up such products in the order
+    of Intel's matrix unit, from which other texts come; by default as `machine.tiles` says.
     """
 
-    def __init__(self, dtype: str, isa: int | None = None, dot: bool | None = None):
+    def __init__(
+        self, dtype: str, isa: int | None = None, dot: bool | None = None, tiles: bool | None = None
+    ):
         dot = machine.fast_pairs() if dot is None else dot
+        tiles = machine.tiles() if tiles is None else tiles
         self.forced = f"#define MEDUSA_ISA {isa}\n" if isa else ""
-        self.forced += f"#define MEDUSA_DOT {int(dot)}\n"
+        self.forced += f"#define MEDUSA_DOT {int(dot)}\n#define MEDUSA_TILES {int(tiles)}\n"
+        self.forced += f"#define MEDUSA_UNIT {int(tiles and machine.matrix_unit())}\n"
         self.element = ELEMENT[dtype]
 
     def _run(self, inputs, outputs, data, source, header="medusa_heads.h"):

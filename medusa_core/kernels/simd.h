@@ -21,11 +21,18 @@
 #define MEDUSA_DOT 0
 #endif
 
+// Products of bfloat16 by tiles, in another order than the above, where asked for (see tiles.h).
+#ifndef MEDUSA_TILES
+#define MEDUSA_TILES 0
+#endif
+
 #if MEDUSA_ISA > 1
 #include <immintrin.h>
 #endif
 
 namespace medusa {
+
+static inline float float_bits(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
 
 #if MEDUSA_ISA == 512
 
@@ -109,9 +116,8 @@ static inline v16 max16(v16 a, v16 b) { MEDUSA_LANES(a.f[i] > b.f[i] ? a.f[i] : 
 static inline v16 min16(v16 a, v16 b) { MEDUSA_LANES(a.f[i] < b.f[i] ? a.f[i] : b.f[i]); }
 static inline v16 round16(v16 a) { MEDUSA_LANES(std::nearbyint(a.f[i])); }
 static inline v16 scale2_16(v16 a, v16 n) { MEDUSA_LANES(std::ldexp(a.f[i], (int)n.f[i])); }
-static inline float bf16_float(uint16_t h) { uint32_t u = (uint32_t)h << 16; float f; memcpy(&f, &u, 4); return f; }
-static inline v16 even_bf16(const uint16_t* p) { MEDUSA_LANES(bf16_float(p[2 * i])); }
-static inline v16 odd_bf16(const uint16_t* p) { MEDUSA_LANES(bf16_float(p[2 * i + 1])); }
+static inline v16 even_bf16(const uint16_t* p) { MEDUSA_LANES(float_bits((uint32_t)p[2 * i] << 16)); }
+static inline v16 odd_bf16(const uint16_t* p) { MEDUSA_LANES(float_bits((uint32_t)p[2 * i + 1] << 16)); }
 
 #endif
 
@@ -139,10 +145,7 @@ static inline uint32_t bits_bf16(float x) {
 }
 // Sixteen floats as bfloat16: as floats of that value, or as pairs with the even one in the low half.
 static inline void round_bf16(const float* x, float* out) {
-    for (int i = 0; i < 16; ++i) {
-        const uint32_t u = bits_bf16(x[i]);
-        memcpy(out + i, &u, 4);
-    }
+    for (int i = 0; i < 16; ++i) out[i] = float_bits(bits_bf16(x[i]));
 }
 static inline void round_bf16(const float* x, uint32_t* out) {
     for (int i = 0; i < 8; ++i) out[i] = bits_bf16(x[2 * i]) >> 16 | bits_bf16(x[2 * i + 1]);

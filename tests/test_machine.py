@@ -1,0 +1,33 @@
+"""What a machine offers, and what of it the kernels use."""
+
+import pytest
+
+from medusa_core import machine
+
+SETS = ["AVX2", "AVX-512", "AVX-512 bf16"]
+
+
+@pytest.mark.parametrize(
+    ("unit", "asked", "used"),
+    [
+        (True, "", [*SETS, "AMX bf16"]),
+        (True, "1", [*SETS, "AMX bf16"]),
+        (True, "0", SETS),
+        (False, "", SETS),
+        (False, "1", [*SETS, "AMX bf16 imitated"]),
+    ],
+)
+def test_the_matrix_unit_is_used_where_there_is_one_unless_the_user_says_otherwise(
+    monkeypatch, unit, asked, used
+):
+    monkeypatch.setattr(machine, "instruction_sets", lambda: [*SETS, *["AMX bf16"] * unit])
+    monkeypatch.setattr(machine, "matrix_unit", lambda: unit)
+    monkeypatch.setenv("MEDUSA_AMX", asked)
+    assert machine.arithmetic() == used
+    assert machine.tiles() == (used != SETS)
+
+
+def test_another_value_of_medusa_amx_is_refused_by_name(monkeypatch):
+    monkeypatch.setenv("MEDUSA_AMX", "yes")
+    with pytest.raises(ValueError, match="MEDUSA_AMX=yes: expected 0 or 1"):
+        machine.tiles()
