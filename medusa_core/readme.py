@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +63,9 @@ def _speed(bench: dict) -> list[str]:
     return [opening, "", *_speed_table(bench)]
 
 
-def _speed_without_avx512(bench: dict) -> list[str]:
+def _speed_elsewhere(bench: dict, processor: str) -> list[str]:
     opening = (
-        f"The questions of the first table on a processor without AVX-512, on {in_words(bench['machine'])}, with the "
+        f"The questions of the first table on a processor {processor}, on {in_words(bench['machine'])}, with the "
         "tree and the plan that `python -m medusa_core.calibrate` chose there:"
     )
     return [opening, "", *_speed_table(bench)]
@@ -230,8 +231,10 @@ def _read(path: Path) -> dict:
 
 NEEDED = (("benchmark.json", _speed), ("train_medusa1.json", _accuracy))
 OPTIONAL = (
-    ("benchmark_avx2.json", _speed_without_avx512),  # takes such a machine
+    ("benchmark_avx2.json", partial(_speed_elsewhere, processor="without AVX-512")),  # takes such a machine
+    ("benchmark_amx.json", partial(_speed_elsewhere, processor="with a matrix unit")),
     ("search_trees.json", _trees),
+    ("search_trees_amx.json", _trees),
     ("comparison.json", _comparison),  # takes all trained heads, as the claims do
     ("claims.json", _claims),
     ("peers.json", _peers),  # takes programs that not everybody installs, as the next does

@@ -71,14 +71,18 @@ def test_tables_say_what_the_result_files_say(root):
     assert (root / "README.md").read_text() == text
 
 
-def test_a_benchmark_without_avx512_has_a_table_of_its_own(root):
+@pytest.mark.parametrize(
+    ("file", "processor"),
+    [("benchmark_avx2.json", "without AVX-512"), ("benchmark_amx.json", "with a matrix unit")],
+)
+def test_benchmarks_on_other_processors_have_tables_of_their_own(root, file, processor):
     folder = root / "artifacts" / "results"
     bench = json.loads((folder / "benchmark.json").read_text())
     bench["machine"]["cpu"] = "Old CPU"
     bench["summary"][2]["speedup"] = 1.11
-    (folder / "benchmark_avx2.json").write_text(json.dumps(bench))
+    (folder / file).write_text(json.dumps(bench))
     assert readme.main(root) == 0
-    before, after = (root / "README.md").read_text().split("without AVX-512, on 2 threads, Old CPU (AVX2)")
+    before, after = (root / "README.md").read_text().split(f"{processor}, on 2 threads, Old CPU (AVX2)")
     assert "| 1.30 | 1.25 to 1.25 |" in before and "| 1.11 | 1.25 to 1.25 |" in after
 
 

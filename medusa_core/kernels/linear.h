@@ -4,6 +4,7 @@
 // W (N, K) is packed in blocks of 16 output columns: float32 as [N/16][K][16], bfloat16 as [N/16][K/2][16][2], so that
 // one 64-byte line holds two k of 16 columns. bfloat16 weights are multiplied with x rounded to bfloat16, and the chain
 // runs over k = 1, 0, 3, 2, ...: what the instruction for pairs does, so that all processors compute the same bits.
+// Intel's matrix unit has an order of its own (tiles.h).
 #pragma once
 #include <algorithm>
 #include <vector>
