@@ -119,8 +119,14 @@ def _memory() -> Finding:
 
 
 def _vector_instructions() -> Finding:
-    if sets := machine.arithmetic():
-        return Finding("instructions", ", ".join(sets))
+    try:
+        sets = machine.arithmetic()
+    except ValueError as error:
+        return Finding("instructions", str(error), "stop", "set MEDUSA_AMX to 0 or 1, or unset it")
+    if sets:
+        idle = machine.MATRIX_UNIT in set(machine.instruction_sets()) - set(sets)
+        unused = f"; {machine.MATRIX_UNIT} is there and not used" if idle else ""
+        return Finding("instructions", ", ".join(sets) + unused)
     fix = "nothing to install: the portable kernels run, slower, and speed-ups are smaller"
     return Finding("instructions", "no AVX2", "lack", fix)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medusa_core import machine
+from medusa_core import doctor, machine
 
 SETS = ["AVX2", "AVX-512", "AVX-512 bf16"]
 
@@ -31,3 +31,12 @@ def test_another_value_of_medusa_amx_is_refused_by_name(monkeypatch):
     monkeypatch.setenv("MEDUSA_AMX", "yes")
     with pytest.raises(ValueError, match="MEDUSA_AMX=yes: expected 0 or 1"):
         machine.tiles()
+    found = next(each for each in doctor.examine() if each.name == "instructions")
+    assert found.grade == "stop" and "MEDUSA_AMX=yes" in found.found
+
+
+def test_the_doctor_says_that_a_matrix_unit_is_not_used(monkeypatch):
+    monkeypatch.setattr(machine, "instruction_sets", lambda: [*SETS, machine.MATRIX_UNIT])
+    monkeypatch.setenv("MEDUSA_AMX", "0")
+    found = next(each for each in doctor.examine() if each.name == "instructions")
+    assert found.grade == "ok" and found.found.endswith("AVX-512 bf16; AMX bf16 is there and not used")
