@@ -6,12 +6,14 @@ token of -1 is an empty slot (a dynamic tree padded to a fixed size) and is neve
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
 from medusa_core.tree import Tree
 
+EPSILON, DELTA = 0.09, 0.3  # of typical acceptance, as in the paper
 REASONS = (
     "root",
     "accepted",
@@ -67,7 +69,7 @@ def greedy(tree: Tree, tokens, best) -> Verdict:
 
 
 def typical(
-    tree: Tree, tokens, logits, temperature: float, epsilon: float = 0.09, delta: float = 0.3
+    tree: Tree, tokens, logits, temperature: float, epsilon: float = EPSILON, delta: float = DELTA
 ) -> Verdict:
     """Accept the longest path of nodes with p > min(epsilon, delta * exp(-H)); not lossless.
 
@@ -83,8 +85,17 @@ def typical(
     return _typical(tree, tokens, ask, lambda node: int(np.argmax(logits[node])), epsilon, delta)
 
 
+def check_thresholds(epsilon: float, delta: float, acceptance: Collection[str]) -> None:
+    """Raise ValueError where epsilon or delta are set and none of `acceptance` is typical, which alone reads them."""
+    if "typical" not in acceptance and (epsilon, delta) != (EPSILON, DELTA):
+        raise ValueError(
+            f"epsilon {epsilon} and delta {delta} are typical acceptance's, and acceptance is "
+            f"{' and '.join(acceptance)}: leave them out, or ask for typical"
+        )
+
+
 def typical_again(
-    tree: Tree, tokens, probability, entropy, best, epsilon: float = 0.09, delta: float = 0.3
+    tree: Tree, tokens, probability, entropy, best, epsilon: float = EPSILON, delta: float = DELTA
 ) -> Verdict:
     """Typical acceptance from what `read_logits` kept of the logits (n, V), so that no model is needed.
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from medusa_core import decode, heads, runtime, text, tree
+from medusa_core import accept, decode, heads, runtime, text, tree
 from medusa_core import plan as plans
 from medusa_core.convert import resolve
 from medusa_core.data import read_tokens
@@ -53,8 +53,8 @@ class Settings:
     max_new_tokens: int
     acceptance: str = "greedy"
     temperature: float = 0.0
-    epsilon: float = 0.09
-    delta: float = 0.3
+    epsilon: float = accept.EPSILON
+    delta: float = accept.DELTA
     seed: int = 0
 
     def __post_init__(self):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from medusa_core import answers, calibrate, data, peers, ranks, text
+from medusa_core import accept, answers, calibrate, data, peers, ranks, text
 from medusa_core.answers import Drafting, Settings, SettingsError
 from medusa_core.bench_play import Mode, Player, asked, play, spread
 from medusa_core.files import file_name, write_json
@@ -30,8 +30,8 @@ class BenchSettings:
     max_new_tokens: int = 128
     turns: int = 1
     repeats: int = 1
-    epsilon: float = 0.09
-    delta: float = 0.3
+    epsilon: float = accept.EPSILON
+    delta: float = accept.DELTA
     seed: int = 0
 
     def __post_init__(self):
@@ -45,6 +45,7 @@ class BenchSettings:
             raise SettingsError(f"drafts is {self.drafts}: name one or more of {', '.join(answers.DRAFTS)}")
         if not self.acceptance:
             raise SettingsError(f"acceptance is empty: name one or more of {', '.join(answers.ACCEPTANCE)}")
+        accept.check_thresholds(self.epsilon, self.delta, self.acceptance)
 
 
 def modes(settings: BenchSettings, plain: str = PLAIN) -> list[Mode]:

@@ -44,8 +44,8 @@ def medusa(
     max_new_tokens: int,
     acceptance: str = "greedy",
     temperature: float = 0.0,
-    epsilon: float = 0.09,
-    delta: float = 0.3,
+    epsilon: float = accept.EPSILON,
+    delta: float = accept.DELTA,
     seed: int = 0,
     plan: Plan | None = None,
 ) -> Iterator[Step]:

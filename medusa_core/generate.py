@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from medusa_core import answers, calibrate, data, heads, ranks, room, text
+from medusa_core import accept, answers, calibrate, data, heads, machine, ranks, room, text
 from medusa_core.answers import Drafting, Settings, SettingsError
 from medusa_core.files import append_line, finished_lines, write_json
 from medusa_core.model_folder import read_json, sha256
@@ -203,7 +203,9 @@ def settings_of(options: argparse.Namespace) -> Settings:
     """The settings that are asked for; without an acceptance, the one that changes no text."""
     acceptance = options.acceptance or ("exact" if options.temperature else "greedy")
     names = ("max_new_tokens", "temperature", "epsilon", "delta", "seed")
-    return Settings(acceptance=acceptance, **{name: getattr(options, name) for name in names})
+    settings = Settings(acceptance=acceptance, **{name: getattr(options, name) for name in names})
+    accept.check_thresholds(settings.epsilon, settings.delta, [acceptance])
+    return settings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -259,6 +261,8 @@ def record(options: argparse.Namespace, settings: Settings) -> dict:
     recorded |= {"heads": options.heads, "tree": options.tree, "drafts": options.drafts}
     asked = (options.model, options.heads, options.tree, [options.drafts])
     recorded["files_sha256"] = answers.fingerprints(*asked)
+    if options.dtype == "bfloat16" and machine.tiles():
+        recorded["MEDUSA_AMX"] = "1"  # sums in another order, which other texts may come from
     return recorded
 
 

@@ -8,12 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from medusa_core import accept
-from medusa_core.accept import Verdict
+from medusa_core.accept import DELTA, EPSILON, Verdict
 from medusa_core.trace import Reading, Step, Trace
 
 RECORDED = "as recorded"
 CRITERIA = (RECORDED, "greedy", "typical")
-EPSILON, DELTA = 0.09, 0.3  # of the paper
 _FAILED = ("rejected", "parent rejected", "empty")
 
 

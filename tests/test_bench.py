@@ -310,6 +310,10 @@ def test_a_limit_takes_questions_from_every_category_in_turn():
         (["--repeats", "0"], "repeats 0"),
         (["--max-new-tokens", "0"], "max_new_tokens is 0"),
         (["--temperature", "0"], "exact acceptance samples, but the temperature is 0"),
+        (
+            ["--acceptance", "greedy", "exact", "--delta", "0.1"],
+            "and acceptance is greedy and exact: leave them out",
+        ),
         (["--heads", "none"], "name heads"),
         (["--heads", "nobody"], "no heads called 'nobody'"),
         (["--limit", "0"], "--limit is 0"),

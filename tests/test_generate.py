@@ -293,6 +293,22 @@ def test_every_seed_question_and_turn_draws_numbers_of_its_own():
     )  # answers files of before are continued with the same numbers
 
 
+@pytest.mark.parametrize("asked", [["--epsilon", "0.2"], ["--delta", "0.1", "--temperature", "0.7"]])
+def test_thresholds_that_no_acceptance_reads_are_refused(capsys, tmp_path, questions, asked):
+    code, _, errors = command(capsys, "--questions", questions, "--out", tmp_path / "o.jsonl", *asked)
+    assert code == 1 and "are typical acceptance's, and acceptance is " in errors
+
+
+@pytest.mark.parametrize(("dtype", "same"), [("bfloat16", False), ("float32", True)])
+def test_answers_of_another_order_of_sums_are_not_mixed(monkeypatch, tmp_path, questions, dtype, same):
+    options = generate.parser().parse_args(["--questions", str(questions), "--dtype", dtype])
+    records = []
+    for order in "01":
+        monkeypatch.setenv("MEDUSA_AMX", order)
+        records.append(generate.record(options, Settings(12)))
+    assert (records[0] == records[1]) == same
+
+
 def test_other_settings_than_those_of_the_file_are_refused_by_name(capsys, tmp_path, questions):
     out = tmp_path / "o.jsonl"
     arguments = ["--questions", questions, "--out", out, "--max-new-tokens", 12]
