@@ -14,7 +14,7 @@ COMPILER_FIX = "install g++ (Debian: apt install g++; conda: conda install gxx)"
 HEADERS_FIX = f"install Python's headers (Debian: apt install python{sysconfig.get_python_version()}-dev)"
 MPI_FIX = "install OpenMPI (Debian: apt install openmpi-bin libopenmpi-dev)"
 
-MATRIX_FLAG, MATRIX_UNIT = "amx_bf16", "AMX bf16"
+MATRIX_UNIT = "AMX bf16"
 
 CUDA_PROBE = """
 import ctypes
@@ -79,7 +79,7 @@ def onednn_library() -> Path | None:
 
 def instruction_sets() -> list[str]:
     """What this CPU multiplies vectors and matrices with, weakest first."""
-    known = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 bf16", MATRIX_FLAG: MATRIX_UNIT}
+    known = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 bf16", "amx_bf16": MATRIX_UNIT}
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("flags"):
@@ -92,11 +92,8 @@ def matrix_unit() -> bool:
     """Whether this process may use Intel's matrix unit (AMX): Linux gives it to those who ask."""
     if MATRIX_UNIT not in instruction_sets():
         return False
-    arch_prctl, request, tile_data = (
-        158,
-        0x1023,
-        18,
-    )  # x86-64's system call, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    # x86-64's system call, ARCH_REQ_XCOMP_PERM and XFEATURE_XTILEDATA
+    arch_prctl, request, tile_data = 158, 0x1023, 18
     return ctypes.CDLL(None).syscall(arch_prctl, request, tile_data) == 0
 
 

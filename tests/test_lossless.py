@@ -20,10 +20,8 @@ SHAPES = {
     "one node": tree.Tree.from_paths([(0,)]),
     "random of 20": tree.random_tree(20, 4, 6, np.random.default_rng(0)),
 }
-BASES, PLAIN = (
-    {},
-    {},
-)  # by adapters and order of sums: every base is loaded once, and says everything plainly once
+# By adapters and order of sums: every base is loaded once, and says everything plainly once.
+BASES, PLAIN = {}, {}
 
 
 def base_of(name):
