@@ -16,7 +16,7 @@ from medusa_core.answers import Drafting, Settings, SettingsError
 from medusa_core.differences import first_difference
 from medusa_core.files import append_line, finished_lines
 from medusa_core.machine import resident_mib
-from medusa_core.stamp import PROCESSOR, stamp
+from medusa_core.stamp import processor_differences, stamp
 from medusa_core.summary import PLAIN, by_category, summarise
 
 VERSION = 1
@@ -200,7 +200,7 @@ def begin(partial: Path | None, config: Mapping, key: str = "question_id") -> tu
     before = rows[0]
     begun = before.get("config", {})
     differ = [name for name in {**begun, **config} if begun.get(name) != config.get(name)]
-    differ += [name for name in PROCESSOR if before.get("machine", {}).get(name) != machine[name]]
+    differ += processor_differences(before.get("machine", {}), machine)
     if differ:
         raise SettingsError(
             f"{partial} holds part of a measurement with other {', '.join(differ)}: "

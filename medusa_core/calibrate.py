@@ -21,7 +21,7 @@ from medusa_core.cost import StepCost
 from medusa_core.heads import PLAN_FILE, TREE_FILE
 from medusa_core.path_shares import PathShares
 from medusa_core.plan import Plan
-from medusa_core.stamp import PROCESSOR, in_words, stamp
+from medusa_core.stamp import PROCESSOR, in_words, processor_differences, stamp
 from medusa_core.tables import text_table
 from medusa_core.tree import Tree
 
@@ -89,7 +89,7 @@ def warn(model: str, name: str, tree_name: str, drafts: Sequence[str]) -> None:
     if not isinstance(there, dict) or not there.keys() >= set(PROCESSOR):
         return
     here = stamp()
-    if all(there[key] == here[key] for key in PROCESSOR):
+    if not processor_differences(there, here):
         return
     command = ["python", "-m", "medusa_core.calibrate", "--heads", name]
     command += ["--model", model] if model != "embedded" else []

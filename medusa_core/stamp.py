@@ -13,13 +13,15 @@ from medusa_core.runtime import ROOT
 
 PACKAGES = ("jittor", "numpy", "transformers", "tokenizers")
 PROCESSOR = ("cpu", "instruction_sets", "threads", "gpu")  # where these differ, times are another machine's
+FAMILY = "cpu_family"  # hosts call several generations of processors by one name; older files do not tell
 
 
 def stamp() -> dict:
     """Describe the machine, the software and the commit; a value that cannot be told is None."""
     compiler = machine.compiler()
     return {
-        "cpu": cpu_model(),
+        "cpu": _cpu_says("model name") or platform.processor() or None,
+        FAMILY: _cpu_says("cpu family"),
         "instruction_sets": machine.arithmetic(),
         "cores": machine.cores(),
         "threads": machine.threads(),
@@ -36,17 +38,25 @@ def stamp() -> dict:
 
 def in_words(machine: dict) -> str:
     """What a stamp says of the processor."""
-    return f"{machine['threads']} threads, {machine['cpu']} ({', '.join(machine['instruction_sets'])})"
+    family = f" of family {machine[FAMILY]}" if machine.get(FAMILY) else ""
+    return (
+        f"{machine['threads']} threads, {machine['cpu']}{family} ({', '.join(machine['instruction_sets'])})"
+    )
 
 
-def cpu_model() -> str | None:
-    """The processor's name as the system gives it."""
+def processor_differences(there: dict, here: dict) -> list[str]:
+    """In what two stamps are of different processors, as far as both tell."""
+    known = [*PROCESSOR, *([FAMILY] if there.get(FAMILY) and here.get(FAMILY) else [])]
+    return [key for key in known if there.get(key) != here.get(key)]
+
+
+def _cpu_says(key: str) -> str | None:
+    """What the system says of its first processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor() or None
-    names = [line.partition(":")[2].strip() for line in lines if line.lower().startswith("model name")]
-    return names[0] if names else platform.processor() or None
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.partition("\t")[0] == key), None)
 
 
 def _dirty() -> bool | None:

@@ -119,3 +119,20 @@ def test_a_plan_of_this_machine_needs_no_word(root, folders, capsys):
     capsys.readouterr()
     calibrate.warn("embedded", "one", "auto", ["all"])
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("family", "warned"), [("25", True), ("26", False), (None, False)])
+def test_processors_of_one_name_are_told_apart_by_their_family(
+    family, warned, root, folders, monkeypatch, capsys
+):
+    calibrate.calibrate(["one"], str(root / "model"), past=64)
+    capsys.readouterr()
+    path = folders[0] / "plan.json"
+    raw = json.loads(path.read_text())
+    raw["machine"]["cpu_family"] = family
+    path.write_text(json.dumps(raw))
+    here = {**calibrate.stamp(), "cpu_family": "26"}
+    monkeypatch.setattr(calibrate, "stamp", lambda: here)
+    calibrate.warn("embedded", "one", "auto", ["all"])
+    said = capsys.readouterr().err
+    assert (f"of family {family}" in said and "of family 26" in said) == warned == bool(said)
