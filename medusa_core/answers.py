@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,15 +10,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from medusa_core import accept, decode, heads, runtime, text, tree
+from medusa_core import accept, decode, heads, runtime, text, tree, tree_files
 from medusa_core import plan as plans
 from medusa_core.convert import resolve
 from medusa_core.data import read_tokens
-from medusa_core.heads import PLAN_FILE, TREE_FILE, corpus
+from medusa_core.heads import PLAN_FILE, corpus
 from medusa_core.model_folder import MANIFEST, sha256
 from medusa_core.plan import Plan
 from medusa_core.trace import PHASES, Step, Trace
-from medusa_core.tree import Tree, TreeError
+from medusa_core.tree import Tree
 
 ACCEPTANCE = ("greedy", "typical", "exact")
 # Who guesses, by name: the heads, n-grams of this text (context.py), n-grams of the model's other answers (corpus.py).
@@ -168,35 +167,6 @@ def turn_seed(seed: int, question_id: int | str, turn: int) -> int:
     return int.from_bytes(digest[:4], "little") >> 1
 
 
-def find_tree(name: str, heads_folder: Path) -> Tree:
-    """Return the tree "auto" (tree.json beside the heads), of a file, named in artifacts/trees, or chain-N.
-
-    Raises TreeError saying what was looked for.
-    """
-    path = _tree_file(name, heads_folder)
-    if path.is_file():
-        return tree.load(path)
-    if name == "auto":
-        raise TreeError(
-            f"{path}: no such file, so these heads have no tree of their own; name one, e.g. chain-4"
-        )
-    if chain := re.fullmatch(r"chain-(\d+)", name):
-        return tree.chain(int(chain[1]))
-    names = ", ".join(["auto", *_shipped_trees(), "chain-N"])
-    raise TreeError(f"no tree called {name!r}: it is neither a file nor one of {names}")
-
-
-def _tree_file(name: str, heads_folder: Path) -> Path:
-    """Where a tree of this name lies, if it is one that lies in a file."""
-    if name == "auto":
-        return heads_folder / TREE_FILE
-    return Path(name) if Path(name).is_file() else _shipped_trees().get(name, Path(name))
-
-
-def _shipped_trees() -> dict[str, Path]:
-    return {path.stem: path for path in sorted((runtime.ARTIFACTS / "trees").glob("*.*"))}
-
-
 def fingerprints(model: str, heads_name: str, tree_name: str, drafts: Sequence[str]) -> dict[str, str]:
     """SHA-256 of each file that decides an answer or its time, by what it is: a run goes on only with the same.
 
@@ -208,7 +178,7 @@ def fingerprints(model: str, heads_name: str, tree_name: str, drafts: Sequence[s
     folder = heads.resolve(DEFAULT_HEADS if heads_name == "none" else heads_name) if drafts else None
     if heads_name != "none":
         found |= {name: folder / name for name in (heads.WEIGHTS_FILE, heads.ADAPTERS_FILE)}
-        found["tree"] = _tree_file(tree_name, folder)
+        found["tree"] = tree_files.path_of(tree_name, folder)
     if drafts and (tree_name == "dynamic" or set(drafts) != {"heads"}):
         found[PLAN_FILE] = folder / PLAN_FILE
         if found[PLAN_FILE].is_file() and (counted := plans.load(found[PLAN_FILE]).data):
@@ -262,10 +232,10 @@ def load_drafting(name: str, tree_name: str, drafts: str, base) -> Drafting:
     drafter, plan, draft_tree = heads.load(name, base), None, None
     if drafts != "heads" or tree_name == "dynamic":
         plan = load_plan(folder, sources)
-        chosen = plan.tree if tree_name in ("auto", "dynamic") else find_tree(tree_name, folder)
+        chosen = plan.tree if tree_name in ("auto", "dynamic") else tree_files.find(tree_name, folder)
         plan = replace(plan, tree=chosen)
     else:
-        draft_tree = find_tree(tree_name, folder)
+        draft_tree = tree_files.find(tree_name, folder)
     tree.check_depth(draft_tree or plan.tree, drafter.config.num_heads)
     return Drafting(drafter, draft_tree, plan)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from medusa_core import answers, contestants, cost, heads, meter, ranks, tree
+from medusa_core import answers, contestants, cost, heads, meter, ranks, tree_files
 from medusa_core import plan as plans
 from medusa_core.answers import SettingsError
 from medusa_core.contestants import Contestant
@@ -71,7 +71,7 @@ def _step_seconds(contestant: Contestant, rounds: int, past: int) -> tuple[float
 
 def write(folder: Path, chosen: Tree, plan: Plan, shares: PathShares, **measured) -> None:
     """Put a tree and a plan into a heads folder; shares and measured: as `plan.save` takes them."""
-    tree.save(chosen, folder / TREE_FILE, name=f"machine-{chosen.size}-rows")
+    tree_files.save(chosen, folder / TREE_FILE, name=f"machine-{chosen.size}-rows")
     plans.save(folder / PLAN_FILE, plan, shares, **measured)
 
 

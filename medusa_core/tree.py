@@ -8,19 +8,13 @@ Row order everywhere: root, then the paths sorted by (length, path), as in the M
 from __future__ import annotations
 
 import heapq
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from numbers import Integral
-from pathlib import Path
 
 import numpy as np
-import yaml
-
-from medusa_core import yaml_once
-from medusa_core.files import replacing
 
 
 class TreeError(ValueError):
@@ -248,39 +242,6 @@ def check_depth(tree: Tree, num_heads: int) -> None:
             f"the tree is {tree.max_depth} deep but there are {num_heads} heads: "
             f"use a tree of depth {num_heads} at most, or heads trained with num_heads >= {tree.max_depth}"
         )
-
-
-def save(tree: Tree, path, name: str = "") -> None:
-    """Write a tree as {"name", "choices"}: YAML where the suffix is .yaml or .yml, JSON otherwise."""
-    path = Path(path)
-    content = {"name": name or path.stem, "choices": [list(choice) for choice in tree.choices]}
-    yaml_file = path.suffix in (".yaml", ".yml")
-    with replacing(path) as temporary:
-        temporary.write_text(to_yaml(content) if yaml_file else json.dumps(content) + "\n", encoding="utf-8")
-
-
-def to_yaml(content: dict) -> str:
-    """YAML text of a parameter mapping, lists in one line."""
-    return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110)
-
-
-def load(path) -> Tree:
-    """Read a tree file written by `save` or by hand. Raises TreeError naming the file and the fault."""
-    path = Path(path)
-    try:
-        raw = yaml_once.read(path)  # JSON is YAML too
-    except yaml_once.RepeatedKeyError as error:
-        raise TreeError(str(error)) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TreeError(f"{path}: not a YAML or JSON file: {error}") from None
-    if not isinstance(raw, dict) or not isinstance(raw.get("choices"), list):
-        raise TreeError(
-            f'{path}: expected {{"name": ..., "choices": [[0], [0, 0], ...]}}, key "choices" is not there'
-        )
-    try:
-        return Tree.from_paths(raw["choices"])
-    except TreeError as error:
-        raise TreeError(f"{path}: {error}") from None
 
 
 def _best_paths(accuracy, nodes: int) -> list[tuple[float, tuple[int, ...]]]:

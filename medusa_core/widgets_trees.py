@@ -14,6 +14,7 @@ from IPython.display import display
 
 from medusa_core import prospects as outlooks
 from medusa_core import tree as trees
+from medusa_core import tree_files
 from medusa_core.plots.masks import path_name
 from medusa_core.plots.tree_explorer import fig_tree_outlook
 from medusa_core.plots.tree_table import html_buffers, html_comparison
@@ -42,9 +43,9 @@ def summary_tree(source: str, prospects: Prospects, tree: Tree) -> str:
 
 
 def yaml_text(tree: Tree) -> str:
-    """A tree as a file that tree.load reads, to save under params/ or anywhere."""
+    """A tree as a file that tree_files.load reads, to save under params/ or anywhere."""
     choices = [list(path) for path in tree.choices]
-    return trees.to_yaml({"name": f"explored-{tree.size}-rows", "choices": choices})
+    return tree_files.to_yaml({"name": f"explored-{tree.size}-rows", "choices": choices})
 
 
 class TreeExplorer:

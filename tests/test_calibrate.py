@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_model import folder_of
 
-from medusa_core import answers, calibrate, contestants, cost, heads, runtime, tree
+from medusa_core import answers, calibrate, contestants, cost, heads, runtime, tree_files
 from medusa_core import plan as plans
 from medusa_core.config import HeadsConfig
 from medusa_core.cost import StepCost
@@ -41,7 +41,7 @@ def folders(root, monkeypatch):
     )
     for folder in (folders := [root / "heads" / name for name in ("one", "two")]):
         plans.save(folder / "plan.json", PLAN, SHARES, machine=ELSEWHERE)
-        tree.save(SHARES.best(3), folder / "tree.json")
+        tree_files.save(SHARES.best(3), folder / "tree.json")
     return folders
 
 
@@ -53,7 +53,7 @@ def test_plan_and_tree_follow_this_machine_and_keep_the_rest(root, folders):
         assert (plan.tree.choices, plan.rates, plan.data) == (PLAN.tree.choices, PLAN.rates, PLAN.data)
         assert plans.read_shares(folder / "plan.json") == SHARES
         assert raw["heads"] == folder.name and raw["machine"]["cpu"] != "Another CPU"
-        assert tree.load(folder / "tree.json").choices == ((0,),), "two rows cost twice as much as one"
+        assert tree_files.load(folder / "tree.json").choices == ((0,),), "two rows cost twice as much as one"
     assert [(row["heads"], row["rows"]) for row in rows] == [("one", 2), ("two", 2)]
     assert rows[0]["expected speed-up"] == pytest.approx(1.5 / 2.1)
 

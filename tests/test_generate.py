@@ -221,25 +221,6 @@ def test_a_prompt_that_fills_the_context_still_gets_one_token():
     assert 1 <= len(trace.tokens) <= 2
 
 
-# ---------------------------------------------------------------- trees by name
-
-
-def test_trees_are_found_beside_the_heads_by_name_by_file_and_as_chains(tmp_path, monkeypatch):
-    monkeypatch.setattr(answers.runtime, "ARTIFACTS", tmp_path)
-    (tmp_path / "trees").mkdir()
-    tree.save(TREE, tmp_path / "trees" / "small.yaml")
-    tree.save(tree.chain(2), tmp_path / "tree.json")
-    assert answers.find_tree("auto", tmp_path).choices == tree.chain(2).choices
-    assert answers.find_tree("small", tmp_path).choices == TREE.choices
-    assert answers.find_tree(str(tmp_path / "trees" / "small.yaml"), tmp_path).choices == TREE.choices
-    assert answers.find_tree("chain-4", tmp_path).max_depth == 4
-    assert answers.find_tree("chain-0", tmp_path).size == 1
-    with pytest.raises(tree.TreeError, match="no tree called 'big'.*auto, small, chain-N"):
-        answers.find_tree("big", tmp_path)
-    with pytest.raises(tree.TreeError, match="have no tree of their own"):
-        answers.find_tree("auto", tmp_path / "trees")
-
-
 # ---------------------------------------------------------------- command line
 
 

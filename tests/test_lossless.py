@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from shipped import HEADS
 
-from medusa_core import answers, data, decode, heads, machine, runtime, text, tree
+from medusa_core import answers, data, decode, heads, machine, runtime, text, tree, tree_files
 from medusa_core.answers import Drafting, Settings
 
 SCALES = [pytest.param(27, 32, id="few"), pytest.param(1, 128, id="all", marks=pytest.mark.long)]
@@ -63,7 +63,7 @@ def tokens_per_step(base, drafting, every, tokens):
 def test_text_is_plain_on_every_question(name, shape, every, tokens):
     base = base_of(name)
     drafter = heads.load(name, base)
-    draft_tree = SHAPES[shape] or answers.find_tree("auto", heads.resolve(name))
+    draft_tree = SHAPES[shape] or tree_files.find("auto", heads.resolve(name))
     found = tokens_per_step(base, Drafting(drafter, draft_tree), every, tokens)
     print(f"{name}, {shape}: {found:.3f} tokens/step")
     # The tree of a machine on which no tree pays is its root alone.

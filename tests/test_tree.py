@@ -1,7 +1,5 @@
 """Trees: the official buffers, the search against brute force, and the published accuracies."""
 
-import errno
-import os
 from itertools import combinations, product
 
 import numpy as np
@@ -238,32 +236,6 @@ def test_bad_search_input_is_refused(call, message):
         call()
 
 
-@pytest.mark.parametrize("suffix", ["yaml", "json"])
-def test_tree_file_round_trip(tmp_path, suffix):
-    file = tmp_path / f"small.{suffix}"
-    trees.save(Tree.from_paths(DEMO), file, name="demo")
-    assert trees.load(file).choices == Tree.from_paths(DEMO).choices
-    assert "demo" in file.read_text()
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "not a YAML or JSON file"),
-        ("[[0]]", '"choices" is not there'),
-        ('{"choices": 3}', '"choices" is not there'),
-        ('{"choices": [[0]], "choices": [[1]]}', ':1: "choices" is already in line 1; keep one'),
-        ('{"choices": [[0, 0]]}', r"path \[0, 0\] has no parent"),
-    ],
-)
-def test_broken_tree_file_is_refused_by_name(tmp_path, text, message):
-    file = tmp_path / "broken.json"
-    file.write_text(text)
-    with pytest.raises(TreeError, match=message) as error:
-        trees.load(file)
-    assert str(file) in str(error.value)
-
-
 def test_a_tree_from_parents_is_the_tree_of_its_paths():
     for seed in range(5):
         tree = trees.random_tree(12, 4, 3, np.random.default_rng(seed))
@@ -287,18 +259,3 @@ def test_a_tree_from_parents_is_the_tree_of_its_paths():
 def test_parents_that_are_no_tree_in_row_order_are_refused(parents, message):
     with pytest.raises(TreeError, match=message):
         Tree.from_parents(parents)
-
-
-def test_a_tree_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
-    file = tmp_path / "tree.json"
-    trees.save(trees.chain(2), file)
-    before = file.read_text()
-
-    def fail(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="no space left on the disk"):
-        trees.save(trees.chain(3), file)
-    assert file.read_text() == before
-    assert list(tmp_path.iterdir()) == [file]

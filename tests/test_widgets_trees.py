@@ -9,7 +9,7 @@ from IPython.utils.capture import capture_output
 from live_charts import answer, title_in
 from test_prospects import ACCURACY, BROKEN, COST, FILE, MEASURED
 
-from medusa_core import prospects, tree
+from medusa_core import prospects, tree_files
 from medusa_core.plots.tree_table import html_buffers, html_comparison
 from medusa_core.prospects import COUNTED, PRODUCT, Measured, Prospects, ProspectsError
 from medusa_core.tree import Tree
@@ -200,7 +200,7 @@ def test_the_yaml_beside_the_tree_can_be_loaded(tmp_path):
     text = html.unescape(re.search(r"<textarea[^>]*>(.*?)</textarea>", view.yaml.value, re.DOTALL)[1])
     file = tmp_path / "explored.yaml"
     file.write_text(text)
-    assert tree.load(file).choices == view.tree.choices == Tree.from_paths([(0,), (1,), (0, 1)]).choices
+    assert tree_files.load(file).choices == view.tree.choices == Tree.from_paths([(0,), (1,), (0, 1)]).choices
 
 
 def test_nothing_to_explore_is_refused():
