@@ -5,23 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from medusa_core import peer_summary
-from medusa_core.cost import Rounds
+from medusa_core import peer_summary, readme_processors
 from medusa_core.files import replacing
+from medusa_core.readme_processors import SPEED, STEPS
 from medusa_core.results import head_of, way_of
 from medusa_core.runtime import ROOT
 from medusa_core.stamp import in_words
 from medusa_core.summary import PLAIN, interval, plain_of
+from medusa_core.tables import markdown
 
 BEGIN = "<!-- results: begin; written by `python -m medusa_core.readme` -->"
 END = "<!-- results: end -->"
-FLAT = (8, 12, 16)  # rows whose price the README names
 WHAT = {
     "heads": "nodes below the root of the heads' tree",
     "both": "guesses of the heads to choose from where the context guesses, too",
@@ -31,18 +31,32 @@ WHAT = {
 
 def tables(root: Path = ROOT) -> str:
     """The tables in Markdown, from artifacts/results below `root`; ValueError names a file that is no good."""
-    folder, parts = root / "artifacts" / "results", []
-    present = [(name, write) for name, write in OPTIONAL if (folder / name).exists()]
-    for name, write in (*NEEDED, *present):
-        result = _read(folder / name)
-        try:
-            parts.append("\n".join(write(result)))
-        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-            what = f"{type(error).__name__}: {error}"
-            raise ValueError(
-                f"{folder / name}: not as this version writes it ({what}); make it again"
-            ) from error
-    return "\n\n".join(parts)
+    folder = root / "artifacts" / "results"
+    found = (part(folder) for part in PARTS)
+    return "\n\n".join("\n".join(lines) for lines in found if lines)
+
+
+def _needed(folder: Path, name: str, write: Callable) -> list[str]:
+    return _told(folder / name, write)
+
+
+def _if_there(folder: Path, name: str, write: Callable) -> list[str]:
+    return _told(folder / name, write) if (folder / name).exists() else []
+
+
+def _by_processor(folder: Path, stem: str, opening: str, write: Callable) -> list[str]:
+    paths = [folder / f"{stem}{processor}.json" for processor in PROCESSORS]
+    return readme_processors.lines(opening, [_told(path, write) for path in paths if path.exists()])
+
+
+def _told(path: Path, write: Callable):
+    """What `write` makes of a result file."""
+    result = _read(path)
+    try:
+        return write(result)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path}: not as this version writes it ({what}); make it again") from error
 
 
 def updated(text: str, content: str) -> str:
@@ -63,14 +77,6 @@ def _speed(bench: dict) -> list[str]:
     return [opening, "", *_speed_table(bench)]
 
 
-def _speed_elsewhere(bench: dict, processor: str) -> list[str]:
-    opening = (
-        f"The questions of the first table on a processor {processor}, on {in_words(bench['machine'])}, with the "
-        "tree and the plan that `python -m medusa_core.calibrate` chose there:"
-    )
-    return [opening, "", *_speed_table(bench)]
-
-
 def _speed_table(bench: dict) -> list[str]:
     rows = []
     for row, run in zip(bench["summary"], bench["runs"], strict=True):
@@ -87,7 +93,7 @@ def _speed_table(bench: dict) -> list[str]:
         texts = "" if plain else f"{same} of {len(samples)}"
         rows.append([name, acceptance, f"{row['temperature']:g}", speed, *numbers, spread, texts])
     columns = ("heads", "acceptance", "T", "tokens/s", "tokens/step", "overhead", "speed-up", "95%")
-    return _markdown([*columns, "same text as base alone"], rows)
+    return markdown([*columns, "same text as base alone"], rows)
 
 
 def _typical_spread(runs: list[dict]) -> float:
@@ -103,7 +109,7 @@ def _accuracy(training: dict) -> list[str]:
     kept = [row for row in training["summary"] if row["heads"] == "kept"]
     heads = [f"head {row['head']}" for row in kept]
     rows = [[rank, *(f"{row[rank]:.1%}" for row in kept)] for rank in ("top-1", "top-5")]
-    return [opening, "", *_markdown(["", *heads], rows)]
+    return [opening, "", *markdown(["", *heads], rows)]
 
 
 def _peers(result: dict) -> list[str]:
@@ -119,7 +125,7 @@ def _peers(result: dict) -> list[str]:
         same = "" if row["name"] == peer_summary.REFERENCE else f"{row['same']} of {row['questions']}"
         rows.append([peer_summary.label(row["name"], config), speed, spread, f"{row['tokens']:,}", same])
     columns = ["", "tokens/s", "10% to 90% of questions", "tokens", "same text as ours plain"]
-    return [opening, "", *_markdown(columns, rows), "", " ".join(peer_summary.notes(result))]
+    return [opening, "", *markdown(columns, rows), "", " ".join(peer_summary.notes(result))]
 
 
 def _trees(result: dict) -> list[str]:
@@ -141,21 +147,7 @@ def _trees(result: dict) -> list[str]:
         cells = [f"{way[key]:.2f}" for key in ("rows_per_step", "tokens_per_step", "overhead")]
         rows.append([way["name"], *cells, f"{way['draft_ms']:.2f}", speed, texts])
     columns = ["", "rows", "tokens/step", "overhead", "draft ms", "speed-up", "same text as plain"]
-    return [opening, "", *_markdown(columns, rows), "", _flatness(result)]
-
-
-def _flatness(result: dict) -> str:
-    rounds = Rounds.of(result["rounds"])
-    places = [rounds.rows.index(rows) for rows in FLAT]
-    middle = np.median(rounds.overheads(), axis=0)[places]
-    low, high = np.quantile(rounds.overheads(), (0.1, 0.9), axis=0)[:, places]
-    each = _listed(f"{value:.2f}" for value in middle)
-    spread = _listed(f"{a:.2f} to {b:.2f}" for a, b in zip(low, high))
-    return (
-        f"Timed before that race, steps of {_listed(FLAT)} rows, their drafts included, took {each} plain steps of "
-        f"their own round (medians over {len(rounds.seconds)} rounds; 80 % of the rounds: {spread}); a plain step took "
-        f"{1e3 * np.median(rounds.seconds[:, 0]):.1f} ms."
-    )
+    return [opening, "", *markdown(columns, rows)]
 
 
 def _comparison(result: dict) -> list[str]:
@@ -187,7 +179,7 @@ def _comparison(result: dict) -> list[str]:
         lines.append([*cells, *(f"{own[way]:.2f}" if way in own else "" for way in ways)])
     columns = ["heads", "million parameters", "minutes of training", "top-1 by depth, %"]
     columns += [f"tokens/step, {n} nodes" for n in nodes] + [f"draft ms, {shown} nodes"]
-    return [opening, "", *_markdown([*columns, *(f"speed-up, {way}" for way in ways)], lines)]
+    return [opening, "", *markdown([*columns, *(f"speed-up, {way}" for way in ways)], lines)]
 
 
 def _claims(result: dict) -> list[str]:
@@ -196,7 +188,7 @@ def _claims(result: dict) -> list[str]:
     return [
         opening,
         "",
-        *_markdown(list(columns), [[row[key] for key in columns] for row in result["summary"]]),
+        *markdown(list(columns), [[row[key] for key in columns] for row in result["summary"]]),
     ]
 
 
@@ -211,15 +203,6 @@ def _training_speed(result: dict) -> list[str]:
     return [f"{opening}: {'; '.join(parts)}."]
 
 
-def _markdown(head: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
-
-
-def _listed(values: Iterable) -> str:
-    *first, last = map(str, values)
-    return f"{', '.join(first)} and {last}"
-
-
 def _read(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -229,16 +212,21 @@ def _read(path: Path) -> dict:
         raise ValueError(f"{path}: not JSON ({error}); remove it or make it again") from None
 
 
-NEEDED = (("benchmark.json", _speed), ("train_medusa1.json", _accuracy))
-OPTIONAL = (
-    ("benchmark_avx2.json", partial(_speed_elsewhere, processor="without AVX-512")),  # takes such a machine
-    ("benchmark_amx.json", partial(_speed_elsewhere, processor="with a matrix unit")),
-    ("search_trees.json", _trees),
-    ("search_trees_amx.json", _trees),
-    ("comparison.json", _comparison),  # takes all trained heads, as the claims do
-    ("claims.json", _claims),
-    ("peers.json", _peers),  # takes programs that not everybody installs, as the next does
-    ("training_speed.json", _training_speed),
+PROCESSORS = ("", "_avx2", "_zen5", "_amx")  # ends of the result files that were made on each
+PARTS = (
+    partial(_needed, name="benchmark.json", write=_speed),
+    partial(_needed, name="train_medusa1.json", write=_accuracy),
+    partial(_by_processor, stem="benchmark", opening=SPEED, write=readme_processors.speed_row),
+    partial(_by_processor, stem="search_trees", opening=STEPS, write=readme_processors.steps_row),
+    partial(_if_there, name="search_trees.json", write=_trees),
+    partial(
+        _if_there, name="comparison.json", write=_comparison
+    ),  # takes all trained heads, as the claims do
+    partial(_if_there, name="claims.json", write=_claims),
+    partial(
+        _if_there, name="peers.json", write=_peers
+    ),  # takes programs that not everybody installs, as the next does
+    partial(_if_there, name="training_speed.json", write=_training_speed),
 )
 
 

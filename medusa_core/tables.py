@@ -1,13 +1,15 @@
-"""Rows of results as aligned text and as CSV."""
+"""Rows of results as aligned text, Markdown, CSV and HTML."""
 
 from __future__ import annotations
 
 import csv
+import html
 import io
 from collections.abc import Sequence
 
 import numpy as np
 
+CELL = "text-align:left;vertical-align:top;white-space:pre-wrap"
 NUMBER = int | float | np.number
 
 
@@ -28,6 +30,11 @@ def text_table(rows: list[dict]) -> str:
     return aligned(lines, numeric)
 
 
+def markdown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    return [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *lines)]
+
+
 def as_csv(rows: list[dict]) -> str:
     """Rows as CSV, one column per key in order of appearance."""
     text = io.StringIO()
@@ -35,6 +42,18 @@ def as_csv(rows: list[dict]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def html_table(rows: list[dict]):
+    """Rows as a table for notebooks, one column per key in order of appearance; long cells wrap, line breaks stay."""
+    from IPython.display import HTML  # slow to import, and only notebooks need it
+
+    columns = columns_of(rows)
+    lines = ["".join(f"<th>{html.escape(column)}</th>" for column in columns)]
+    for row in rows:
+        cells = (html.escape(cell_text(row.get(column))) for column in columns)
+        lines.append("".join(f'<td style="{CELL}">{cell}</td>' for cell in cells))
+    return HTML("<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>")
 
 
 def columns_of(rows: list[dict]) -> list[str]:

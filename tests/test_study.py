@@ -267,3 +267,11 @@ def test_a_table_aligns_rows_of_different_columns():
     assert tables.text_table(rows) == ("what     tokens/s  same\nbase         9.50\nmedusa1     21.25   yes")
     numpys = [{"what": "base", "share": np.float32(0.123456), "count": np.int64(12), "even": np.bool_(True)}]
     assert tables.text_table(numpys) == ("what  share  count  even\nbase  0.123     12  yes")
+
+
+def test_a_table_for_notebooks_is_escaped_and_keeps_line_breaks():
+    found = tables.html_table([{"who": "a<b", "tokens": 1.5}, {"who": "two\nlines", "more": None}]).data
+    cell = f'<td style="{tables.CELL}">'
+    assert "white-space:pre-wrap" in tables.CELL
+    assert found.startswith("<table><tr><th>who</th><th>tokens</th><th>more</th></tr>")
+    assert f"{cell}a&lt;b</td>{cell}1.50</td>{cell}</td>" in found and f"{cell}two\nlines</td>" in found
