@@ -102,7 +102,7 @@ def generate(base, requests: Iterable[Request], batch: int, slots: int) -> Itera
         if not active:
             return
         hidden = _step(base, cache, active)
-        sampling = [(place, row) for place, row in enumerate(active) if active[row].samples]
+        sampling = [(place, row) for place, row in enumerate(sorted(active)) if active[row].samples]
         if not sampling:
             continue
         k = max(s.top_k if s.temperature else 1 for s in (active[row].stretch for _, row in sampling))
@@ -115,9 +115,11 @@ def generate(base, requests: Iterable[Request], batch: int, slots: int) -> Itera
 
 
 def _step(base, cache, active: dict[int, _Sequence]):
-    """Feed one token of each active sequence; returns hidden (len(active), d)."""
-    rows = np.fromiter(active, np.int32)
-    ids = np.array([[sequence.pending.pop()] for sequence in active.values()], np.int32)
+    """Feed one token of each active sequence; returns hidden (len(active), d), by cache row."""
+    rows = np.array(
+        sorted(active), np.int32
+    )  # in order: a cache whose rows all take part need not be gathered
+    ids = np.array([[active[row].pending.pop()] for row in rows], np.int32)
     length = cache.length[rows]  # (B,)
     see = np.arange(length.max() + 1) <= length[:, None]  # (B, S)
     if base.config.sliding_window:

@@ -15,15 +15,21 @@ from medusa_core.plan import Plan
 from medusa_core.trace import Step
 from medusa_core.tree import Tree
 
+PIECE = 512  # rows of a prompt in one forward
 ROOT_ONLY = Tree.from_paths([])
 
 
 def prefill(base, ids: Sequence[int], cache, row: int = 0):
-    """Run a prompt through the base and commit it; returns the hidden state of its last token, (1, d)."""
+    """Run a prompt through the base and commit it; returns the hidden state of its last token, (1, d).
+
+    In pieces: masks and scores hold rows times context, which for a whole long prompt is more than its weights.
+    """
     ids = np.asarray(ids, np.int32)
-    mask = masks.causal(len(ids), window=base.config.sliding_window)
-    hidden = base(ids, np.arange(len(ids)), mask, cache, rows=[row])
-    cache.advance(len(ids), row)
+    for past in range(0, len(ids), PIECE):
+        piece = ids[past : past + PIECE]
+        mask = masks.causal(len(piece), past, base.config.sliding_window)
+        hidden = base(piece, past + np.arange(len(piece)), mask, cache, rows=[row])
+        cache.advance(len(piece), row)
     return hidden[0, -1:]
 
 
@@ -54,7 +60,8 @@ def medusa(
     With a plan, each step checks the guesses that it picks from the drafter's and the text's (see plan.py).
 
     acceptance: "greedy" and "exact" give the text of `plain` at temperature 0 and above, the latter from the same
-    seed; "typical" is the paper's. Ends at an end token, at the limit, or when the model's context is full; the last
+    seed, where the rows of a base have the same bits whatever shares their forward (the kernels' have, a GPU's need
+    not); "typical" is the paper's. Ends at an end token, at the limit, or when the model's context is full; the last
     rows of the context, where the tree no longer fits, are decoded without it.
     """
     if max_new_tokens < 1:

@@ -72,14 +72,18 @@ class PlainCache(Cache):
         self.values = [jt.zeros(shape) for _ in range(config.num_hidden_layers)]
 
     def write(self, layer: int, rows: np.ndarray, keys, values):
-        """Put keys and values (B, T, kv_heads, head_dim) behind the committed rows; returns all slots of `rows`."""
+        """Put keys and values (B, T, kv_heads, head_dim) behind the committed rows.
+
+        Returns what `rows` hold now, (B, S, kv_heads, head_dim), S slots of the longest of them.
+        """
         slot = self.length[rows][:, None] + np.arange(keys.shape[1])  # (B, T)
         place = (jt.array(np.repeat(rows[:, None], slot.shape[1], 1)), jt.array(slot))
         self.keys[layer][place] = keys
         self.values[layer][place] = values
+        found = [store[:, : int(slot.max()) + 1] for store in (self.keys[layer], self.values[layer])]
         if np.array_equal(rows, np.arange(len(self.length))):
-            return self.keys[layer], self.values[layer]  # of all sequences: nothing to gather
-        return self.keys[layer][jt.array(rows)], self.values[layer][jt.array(rows)]
+            return found  # of all sequences: nothing to gather
+        return [held[jt.array(rows)] for held in found]
 
     def _move(self, moves: np.ndarray) -> None:
         row, source, target = (jt.array(column) for column in moves.T)
@@ -193,8 +197,6 @@ class Llama(jt.Module):
         v = self._linear(x, name + "v_proj").reshape(batch, tokens, kv_heads, size)
         if cache is not None:
             k, v = cache.write(layer, rows, k, v)
-            slots = int(cache.length[rows].max()) + tokens
-            k, v = k[:, :slots], v[:, :slots]  # (B, S, kv_heads, head_dim)
         mixed = attend(q, k, v)  # (B, T, heads, head_dim)
         return self._linear(mixed.reshape(batch, tokens, heads * size), name + "o_proj")
 

@@ -7,6 +7,7 @@ from tiny_model import tiny
 from medusa_core import decode
 from medusa_core.batch import Request, Stretch, choose, generate
 from medusa_core.kernels.model import KernelModel
+from medusa_core.llama import Llama
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,11 @@ def test_greedy_text_is_that_of_plain_decoding(base, window):
         plain = [t for step in decode.plain(base, stretch.fed, 25) for t in step.tokens]
         assert stretch.tokens == plain
         assert len(plain) == 25 or plain[-1] in config.eos_token_ids
+
+
+def test_texts_on_plain_ops_are_those_of_the_kernels():
+    plain, kernel = (model(*tiny(), "float32") for model in (Llama, KernelModel))
+    assert said(plain, *requests(0.0)) == said(kernel, *requests(0.0))
 
 
 def test_stretches_follow_one_another_in_one_context(base):
