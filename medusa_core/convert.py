@@ -16,10 +16,11 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from medusa_core.checkpoint import CheckpointError, load_pickle, require, shapes_of
-from medusa_core.config import ConfigError, ModelConfig
+from medusa_core import commands
+from medusa_core.checkpoint import load_pickle, require, shapes_of
+from medusa_core.config import ModelConfig
 from medusa_core.files import replacing, write_json
-from medusa_core.gguf_model import GGUFError, GGUFModel
+from medusa_core.gguf_model import GGUFModel
 from medusa_core.model_folder import (
     ConvertError,
     Weights,
@@ -97,12 +98,16 @@ def convert(
 
 def _convert_gguf(source: Path, out: Path, dtype: str, origin: str) -> Path:
     model = GGUFModel(source)
+    tokenizer, settings = (
+        model.tokenizer(),
+        model.tokenizer_config(),
+    )  # refused here, or after all the weights
     tensors = _half(model.tensors(), model.config, dtype, source)
 
     def write_tokenizer(folder: Path) -> None:
         with replacing(folder / "tokenizer.json") as temporary:
-            model.tokenizer().save(str(temporary))
-        write_json(folder / "tokenizer_config.json", model.tokenizer_config())
+            tokenizer.save(str(temporary))
+        write_json(folder / "tokenizer_config.json", settings)
 
     write_folder(out, model.config, tensors, dtype, write_tokenizer, origin)
     return out
@@ -254,15 +259,14 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--config is for a .pkl file; other checkpoints bring their own")
     if options.template and (options.source == "embedded" or options.source.endswith(".gguf")):
         parser.error("--template is not for a GGUF file, whose tokenizer brings its own")
-    try:
+
+    def work() -> None:
         if options.source == "embedded":
             print(embedded())
         else:
             print(convert(options.source, options.out, options.dtype, options.config, options.template))
-    except (ConvertError, CheckpointError, ConfigError, GGUFError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    return commands.finish(work)
 
 
 if __name__ == "__main__":

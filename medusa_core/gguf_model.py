@@ -124,6 +124,7 @@ class GGUFModel:
 
     def tokenizer(self) -> Tokenizer:
         """Build the byte-level BPE tokenizer from the file's tokens and merges."""
+        # Others are split into words by rules that the file only names.
         self._expect("tokenizer.ggml.model", "gpt2")
         self._expect("tokenizer.ggml.pre", "smollm")
         tokens, kinds = self._field("tokenizer.ggml.tokens"), self._field("tokenizer.ggml.token_type")

@@ -1,7 +1,7 @@
 """Tokenizer files of a Hugging Face folder: checked against the model and copied into a model folder."""
 
-import functools
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def tokenizer_writer(folder: Path, config: ModelConfig, template: str | None) ->
     Raises ConvertError when a file is missing or the token ids do not fit the model's vocabulary.
     """
     if not (folder / "tokenizer.json").exists():
-        return functools.partial(_rebuild, folder, config, template)
+        return _rebuilt(folder, config, template)
     settings = _settings(folder, config, template)
 
     def copy(out: Path) -> None:
@@ -36,19 +36,29 @@ def tokenizer_writer(folder: Path, config: ModelConfig, template: str | None) ->
     return copy
 
 
-def _rebuild(folder: Path, config: ModelConfig, template: str | None, out: Path) -> None:
-    """Turn a SentencePiece `tokenizer.model` (Vicuna, Llama 1 and 2) into tokenizer.json."""
+def _rebuilt(folder: Path, config: ModelConfig, template: str | None) -> Callable[[Path], None]:
+    """As `tokenizer_writer`, for a SentencePiece `tokenizer.model` (Vicuna, Llama 1 and 2) to become tokenizer.json."""
     path = folder / "tokenizer.model"
     if not path.exists():
         raise ConvertError(f"{folder}: has neither tokenizer.json nor tokenizer.model; download them too")
     from transformers import AutoTokenizer  # slow to import, and only this path needs it
 
-    try:
-        AutoTokenizer.from_pretrained(folder).save_pretrained(out)
-    except (ImportError, ValueError) as error:
-        how = "pip install sentencepiece protobuf, then run again"
-        raise ConvertError(f"{path}: cannot be read ({error}); {how}") from error
-    write_json(out / "tokenizer_config.json", _settings(out, config, template))
+    with tempfile.TemporaryDirectory() as made:
+        try:
+            AutoTokenizer.from_pretrained(folder).save_pretrained(made)
+        except (ImportError, ValueError) as error:
+            how = "pip install sentencepiece protobuf, then run again"
+            raise ConvertError(f"{path}: cannot be read ({error}); {how}") from error
+        settings = _settings(Path(made), config, template)
+        files = {file.name: file.read_bytes() for file in Path(made).iterdir()}
+
+    def write(out: Path) -> None:
+        for name, content in files.items():
+            with replacing(out / name) as temporary:
+                temporary.write_bytes(content)
+        write_json(out / "tokenizer_config.json", settings)
+
+    return write
 
 
 def _load(path: Path, config: ModelConfig) -> tokenizers.Tokenizer:

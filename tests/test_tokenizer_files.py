@@ -25,6 +25,12 @@ def test_a_tokenizer_of_another_model_or_none_is_refused(hub, tmp_path):
     assert nothing_left(tmp_path / "out")
 
 
+def test_the_tokenizer_is_looked_at_before_the_weights(hub, tmp_path):
+    (hub / "tokenizer.json").unlink()  # and there are no weights either
+    with pytest.raises(ConvertError, match=r"hub: has neither tokenizer\.json nor tokenizer\.model"):
+        convert(hub, tmp_path / "out")
+
+
 def rendered(folder: Path) -> str:
     return load_tokenizer(folder).apply_chat_template([{"role": "user", "content": "!"}], tokenize=False)
 
