@@ -162,22 +162,6 @@ def dense(widths) -> Tree:
     return Tree.from_paths([path for end in range(1, len(levels) + 1) for path in product(*levels[:end])])
 
 
-def random_tree(nodes: int, depth: int, width: int, rng: np.random.Generator) -> Tree:
-    """A random tree of `nodes` nodes below the root, at most `depth` deep, ranks below `width`.
-
-    Raises TreeError when so many nodes do not fit.
-    """
-    _check_capacity(nodes, depth, width)
-    open_paths = [(rank,) for rank in range(width)] if depth else []
-    chosen = []
-    for _ in range(nodes):
-        path = open_paths.pop(rng.integers(len(open_paths)))
-        chosen.append(path)
-        if len(path) < depth:
-            open_paths += [path + (rank,) for rank in range(width)]
-    return Tree.from_paths(chosen)
-
-
 def capacity(depth: int, width: int) -> int:
     """How many nodes below the root a tree of `depth` heads with `width` ranks each can have."""
     return sum(width**level for level in range(1, depth + 1))
@@ -191,26 +175,6 @@ def search(accuracy, nodes: int) -> Tree:
     ranks have fewer paths than `nodes`.
     """
     return Tree.from_paths([path for _, path in _best_paths(accuracy, nodes)])
-
-
-def search_for_machine(accuracy, step_time, draft_time: float) -> Tree:
-    """The tree with the most expected tokens per second: max (1 + sum of path products) / (t(n) + draft).
-
-    accuracy (K, R) as in `search`; step_time (N,) seconds of one forward over n = 1 .. N rows, root included;
-    draft_time seconds to fill a tree. The root alone is plain decoding and drafts nothing, so it is returned
-    where no tree pays.
-    """
-    step_time = np.asarray(step_time, dtype=float)
-    if step_time.ndim != 1 or not step_time.size or not (step_time > 0).all():
-        raise TreeError(
-            f"step_time must list positive seconds for n = 1, 2, ... rows, got shape {step_time.shape}"
-        )
-    accuracy = _checked_accuracy(accuracy)
-    nodes = min(len(step_time) - 1, capacity(*accuracy.shape))
-    best = _best_paths(accuracy, nodes)
-    expected = 1 + np.cumsum([0.0] + [value for value, _ in best])  # (nodes + 1,)
-    seconds = step_time[: nodes + 1] + np.where(np.arange(nodes + 1) > 0, draft_time, 0.0)
-    return Tree.from_paths([path for _, path in best[: int(np.argmax(expected / seconds))]])
 
 
 def expected_tokens(tree: Tree, accuracy) -> float:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from medusa_core import masks
-from medusa_core.data import DataError, TokenSet
+from medusa_core.data import DataError
 from medusa_core.losses import NO_TARGET
+from medusa_core.token_set import TokenSet
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,6 @@ class Windows:
     def length(self) -> int:
         """T, rows of a window."""
         return self.ids.shape[1]
-
-    @property
-    def answer_rows(self) -> int:
-        """Rows that have a target."""
-        return int((self.end > 0).sum())
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -4,9 +4,10 @@ from itertools import pairwise, product
 
 import numpy as np
 import pytest
+from random_trees import random_tree
 
 from medusa_core import accept
-from medusa_core.tree import Tree, chain, dense, random_tree
+from medusa_core.tree import Tree, chain, dense
 
 # ---------------------------------------------------------------------------------------------- greedy
 

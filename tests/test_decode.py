@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import fake_decoding
 import numpy as np
 import pytest
+from random_trees import random_tree
 from tiny_model import tiny
 
 from medusa_core import decode, masks, tree
@@ -60,7 +61,7 @@ TREES = {
     "chain": tree.chain(4),
     "one node": tree.Tree.from_paths([(0,)]),
     "dense": tree.dense([3, 2, 2]),
-    "random": tree.random_tree(20, 4, 5, np.random.default_rng(0)),
+    "random": random_tree(20, 4, 5, np.random.default_rng(0)),
 }
 
 
@@ -89,6 +90,20 @@ def test_greedy_medusa_is_plain_greedy_on_plain_ops_with_a_window():
     assert text_of(run(base, TREES["dense"], text, max_new_tokens=30)) == text
     kernel = KernelModel(config, weights, "float32")
     assert text_of(decode.plain(kernel, PROMPT, 30)) == text
+
+
+@pytest.mark.parametrize("backend", [KernelModel, Llama])
+@pytest.mark.parametrize("window", [None, 9])
+def test_a_prompt_in_pieces_is_the_prompt_at_once(backend, window, monkeypatch):
+    config, weights = tiny(model_type="mistral", sliding_window=window)
+    base = backend(config, weights, "float32")
+    prompt = np.random.default_rng(0).integers(0, 150, 40)
+    whole = decode.prefill(base, prompt, base.new_cache()).numpy()
+    monkeypatch.setattr(decode, "PIECE", 7)
+    cache = base.new_cache()
+    pieces = decode.prefill(base, prompt, cache).numpy()
+    assert cache.length.tolist() == [40]
+    assert (pieces == whole).all() if backend is KernelModel else np.allclose(pieces, whole, atol=1e-5)
 
 
 def test_typical_acceptance_takes_more_than_greedy_agreement(base):

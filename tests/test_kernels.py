@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from ml_dtypes import bfloat16
+from random_trees import random_tree
 from tiny_model import tiny
 
 from medusa_core import machine, masks, tree
@@ -53,7 +54,7 @@ def test_a_tree_node_has_the_bits_of_its_path_fed_alone(past):
     rng = np.random.default_rng(past)
     prefix = rng.integers(0, 160, past)
     for _ in range(4):
-        shape = tree.random_tree(int(rng.integers(2, 40)), 5, 6, rng)
+        shape = random_tree(int(rng.integers(2, 40)), 5, 6, rng)
         tokens = rng.integers(0, 160, shape.size)
         cache = model.new_cache(1, past + shape.size)
         model(prefix[None], np.arange(past)[None], masks.causal(past), cache)

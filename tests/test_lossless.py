@@ -8,6 +8,7 @@ import functools
 
 import numpy as np
 import pytest
+from random_trees import random_tree
 from shipped import HEADS
 
 from medusa_core import answers, data, decode, heads, machine, runtime, text, tree, tree_files
@@ -18,7 +19,7 @@ SHAPES = {
     "tree of its own": None,
     "chain": tree.chain(4),
     "one node": tree.Tree.from_paths([(0,)]),
-    "random of 20": tree.random_tree(20, 4, 6, np.random.default_rng(0)),
+    "random of 20": random_tree(20, 4, 6, np.random.default_rng(0)),
 }
 # By adapters and order of sums: every base is loaded once, and says everything plainly once.
 BASES, PLAIN = {}, {}

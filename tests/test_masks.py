@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from random_trees import random_tree
 
 from medusa_core import masks
-from medusa_core.tree import Tree, random_tree
+from medusa_core.tree import Tree
 
 RNG_SEED = 3
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from random_trees import random_tree
 
 from medusa_core import accept, masks, plots, summary, tree
 from medusa_core.plots import palette
@@ -104,7 +105,7 @@ def test_training_hover_names_padding_and_window():
 
 
 def test_large_masks_drop_letters_and_show_each_position_once():
-    big = tree.random_tree(63, depth=4, width=10, rng=np.random.default_rng(0))
+    big = random_tree(63, depth=4, width=10, rng=np.random.default_rng(0))
     figure = plots.fig_mask(big, past=8)
     assert heatmap(figure).text is None and len(heatmap(figure).z[0]) == 72 > MOST_LABELLED
     labels = figure.layout.yaxis.ticktext
@@ -188,7 +189,7 @@ def test_tree_figure_places_sizes_and_names_every_node():
 
 def test_tree_layout_keeps_leaves_apart_and_parents_between_children():
     for seed in range(5):
-        shape = tree.random_tree(30, depth=4, width=4, rng=np.random.default_rng(seed))
+        shape = random_tree(30, depth=4, width=4, rng=np.random.default_rng(seed))
         height = layout(shape)
         leaves = [node for node in range(shape.size) if not shape.children[node]]
         assert sorted(height[leaves]) == list(range(len(leaves)))

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from medusa_core import prospects, tree
+from medusa_core import prospects
 from medusa_core.cost import StepCost
 from medusa_core.path_shares import PathShares
 from medusa_core.prospects import COUNTED, PRODUCT, Measured, Prospects, ProspectsError
@@ -52,10 +52,7 @@ def test_where_many_rows_were_timed_a_tree_may_hold_every_path_of_the_guesses():
     assert Prospects(Measured(ACCURACY, StepCost((0.01,) * 64))).most == 3 + 3 * 3
 
 
-def test_both_rules_choose_as_the_searches_for_a_machine_do():
-    searched = tree.search_for_machine(ACCURACY, COST.step_seconds, COST.draft_seconds)
-    found = Prospects(MEASURED)
-    assert found.best(found.fastest).choices == searched.choices
+def test_counted_paths_choose_as_the_shares_themselves_do():
     counted = Prospects(MEASURED, COUNTED)
     assert counted.best(counted.fastest).choices == SHARES.choose(COST).choices
 

@@ -9,6 +9,8 @@ import pytest
 
 from medusa_core import scenarios, tree
 from medusa_core.config import HeadsConfig, ModelConfig
+from medusa_core.cost import StepCost
+from medusa_core.prospects import Measured, Prospects
 from medusa_core.simulate import (
     Machine,
     Scenario,
@@ -176,8 +178,8 @@ def test_the_best_tree_is_the_one_that_the_search_for_a_machine_finds():
     case = large(balance=40)
     accuracy = np.array([[0.5, 0.1], [0.3, 0.1], [0.2, 0.1]])
     draft = step_parts(case, 1)["draft"]
-    searched = tree.search_for_machine(accuracy, forward_seconds(case, 13), draft)
-    assert sweep(case, accuracy, 12).best_nodes == searched.size - 1
+    found = Prospects(Measured(accuracy, StepCost(tuple(forward_seconds(case, 13)), draft)))
+    assert sweep(case, accuracy, 12).best_nodes == found.fastest > 0
 
 
 def test_plain_decoding_wins_where_drafting_costs_more_than_it_brings():

@@ -4,8 +4,11 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
+from random_trees import random_tree
 
 from medusa_core import tree as trees
+from medusa_core.cost import StepCost
+from medusa_core.prospects import Measured, Prospects
 from medusa_core.tree import Tree, TreeError
 
 DEMO = [[0], [0, 0], [0, 1], [0, 2], [1], [1, 0], [1, 1], [1, 2]]
@@ -79,7 +82,7 @@ def test_leaves_of_unequal_depth_are_padded_with_minus_one():
 def test_buffers_of_random_trees_follow_from_the_paths():
     rng = np.random.default_rng(0)
     for _ in range(30):
-        tree = trees.random_tree(nodes=int(rng.integers(1, 40)), depth=4, width=5, rng=rng)
+        tree = random_tree(nodes=int(rng.integers(1, 40)), depth=4, width=5, rng=rng)
         nodes = [(), *tree.choices]
         for i, path in enumerate(nodes):
             ancestors = [nodes.index(path[:end]) for end in range(len(path) + 1)]
@@ -150,7 +153,7 @@ def test_search_equals_brute_force(seed):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_search_for_machine_equals_brute_force(seed):
+def test_the_fastest_tree_equals_brute_force(seed):
     rng = np.random.default_rng(seed)
     accuracy = rng.uniform(0.05, 0.9, size=(2, 3))
     step_time = rng.uniform(1.0, 2.5, size=6)  # not monotone, as measured times are not
@@ -159,22 +162,26 @@ def test_search_for_machine_equals_brute_force(seed):
         (1 + product_sum(paths, accuracy)) / (step_time[len(paths)] + (draft_time if paths else 0.0))
         for paths in every_tree(depth=2, width=3, max_nodes=5)
     ]
-    found = trees.search_for_machine(accuracy, step_time, draft_time)
+    found = fastest(accuracy, step_time, draft_time)
     rate = trees.expected_tokens(found, accuracy) / (
         step_time[found.size - 1] + (draft_time if found.size > 1 else 0)
     )
     assert rate == pytest.approx(max(rates), rel=1e-12)
 
 
-def test_search_for_machine_with_constant_time_is_the_papers_search():
+def fastest(accuracy, step_time, draft_time):
+    found = Prospects(Measured(np.asarray(accuracy), StepCost(tuple(step_time), draft_time)))
+    return found.best(found.fastest)
+
+
+def test_the_fastest_tree_with_constant_time_is_the_papers():
     accuracy = per_rank("7b")
-    found = trees.search_for_machine(accuracy, np.ones(64), draft_time=0.1)
-    assert found.choices == trees.search(accuracy, 63).choices
+    assert fastest(accuracy, np.ones(64), 0.1).choices == trees.search(accuracy, 63).choices
 
 
 def test_no_tree_where_rows_cost_more_than_they_bring():
     steep = np.arange(1, 10, dtype=float)  # twice the rows, twice the time
-    assert trees.search_for_machine(per_rank("7b"), steep, draft_time=0.0).size == 1
+    assert fastest(per_rank("7b"), steep, 0.0).size == 1
 
 
 @pytest.mark.parametrize("name,tokens", [("7b", 2.38), ("13b", 2.48), ("33b", 2.52)])
@@ -227,8 +234,6 @@ def test_expected_tokens_of_a_tree_by_hand():
         (lambda: trees.search([[float("nan")]], 1), "numbers from 0 to 1"),
         (lambda: trees.expected_tokens(trees.chain(2), [[0.5]]), "2 deep but there are 1 heads"),
         (lambda: trees.expected_tokens(trees.dense([3]), [[0.5, 0.1]]), "rank 2, but accuracy has 2 ranks"),
-        (lambda: trees.search_for_machine([[0.5]], [], 0.1), "positive seconds"),
-        (lambda: trees.random_tree(9, 1, 3, np.random.default_rng(0)), "hold 0 to 3"),
     ],
 )
 def test_bad_search_input_is_refused(call, message):
@@ -238,7 +243,7 @@ def test_bad_search_input_is_refused(call, message):
 
 def test_a_tree_from_parents_is_the_tree_of_its_paths():
     for seed in range(5):
-        tree = trees.random_tree(12, 4, 3, np.random.default_rng(seed))
+        tree = random_tree(12, 4, 3, np.random.default_rng(seed))
         dense_ranks = Tree.from_parents(tree.parents)
         assert dense_ranks.parents == tree.parents and (dense_ranks.mask == tree.mask).all()
         assert (dense_ranks.depth == tree.depth).all() and (dense_ranks.paths == tree.paths).all()

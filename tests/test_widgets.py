@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from IPython.utils.capture import capture_output
 from live_charts import answer, title_in
+from random_trees import random_tree
 
 from medusa_core import masks, widgets
-from medusa_core.tree import Tree, random_tree
+from medusa_core.tree import Tree
 from medusa_core.widgets import MaskExplorer, parse_choices, summary_mask
 
 SMALL = "[[0], [1], [0, 0]]"

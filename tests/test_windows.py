@@ -49,7 +49,7 @@ def test_every_sequence_is_in_one_window_with_its_tokens_and_targets():
                 if k and wanted != NO_TARGET:  # the row that predicts this token next
                     assert batch.tokens[0, batch.teacher_row[k - 1, flat + row]] == wanted
     assert sorted(found) == expected
-    assert laid.answer_rows == sum(len(ids) - prompt for ids, prompt in expected)
+    assert (laid.end > 0).sum() == sum(len(ids) - prompt for ids, prompt in expected)
 
 
 def test_a_query_sees_the_keys_on_its_own_path_and_nothing_else():
@@ -100,7 +100,7 @@ def test_a_prompt_as_long_as_a_window_leaves_its_last_row_the_first_answer_token
     ids = {"prompt_ids": [np.array([1, 2, 3, 4])], "answer_ids": [np.array([5, 6])]}
     laid = windows.cut(dataclasses.replace(token_set(1), **ids), 4)
     assert laid.ids.tolist() == [[1, 2, 3, 4]]
-    assert laid.target.tolist() == [[0, 0, 0, 5]] and laid.answer_rows == 1
+    assert laid.target.tolist() == [[0, 0, 0, 5]] and (laid.end > 0).sum() == 1
 
 
 def test_a_window_no_prompt_fits_in_is_refused():
@@ -109,4 +109,4 @@ def test_a_window_no_prompt_fits_in_is_refused():
         windows.cut(tokens, 0)
     longest = max(map(len, tokens.prompt_ids))
     kept = [prompt for prompt in tokens.prompt_ids if len(prompt) < longest]
-    assert windows.cut(tokens, longest - 1).answer_rows >= len(kept)
+    assert (windows.cut(tokens, longest - 1).end > 0).sum() >= len(kept)
