@@ -65,8 +65,8 @@ def replacing_folder(path: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)  # mkdtemp makes folders that only their owner can read,
-        for file in temporary.iterdir():  # and some libraries such files
-            file.chmod(0o644)
+        for entry in temporary.rglob("*"):  # and some libraries such files
+            entry.chmod(0o755 if entry.is_dir() else 0o644)
         if path.exists():
             path.rename(old)  # a folder that is not empty cannot be replaced in one step
         temporary.rename(path)

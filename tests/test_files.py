@@ -48,7 +48,10 @@ def test_a_name_that_leads_elsewhere_is_refused_in_words_that_argparse_shows(tex
 def test_files_of_a_new_folder_can_be_read_by_others(tmp_path):
     with replacing_folder(tmp_path / "new") as folder:
         (folder / "private").touch(mode=0o600)
-    assert (tmp_path / "new" / "private").stat().st_mode & 0o777 == 0o644
+        (folder / "inside").mkdir(mode=0o700)
+        (folder / "inside" / "too").touch(mode=0o600)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "new").rglob("*")}
+    assert modes == {"private": 0o644, "inside": 0o755, "too": 0o644}
 
 
 def test_a_damaged_line_is_named(tmp_path):
