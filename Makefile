@@ -52,7 +52,7 @@ notebooks: .venv/browser  ## Run the chapters where they lie and save their outp
 	.venv/bin/python -m medusa_core.refresh $(CHAPTERS)
 
 doctor: .venv/installed  ## Say what this machine has and lacks, with the fix for each lack
-	@.venv/bin/python -m medusa_core.runtime
+	@.venv/bin/python -m medusa_core.doctor
 
 clean:  ## Remove .venv, run outputs and caches; models and shipped artifacts stay
 	rm -rf .venv artifacts/runs artifacts/cache *.egg-info .pytest_cache .ruff_cache

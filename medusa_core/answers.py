@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +14,10 @@ from typing import NamedTuple
 from medusa_core import accept, decode, heads, runtime, text, tree, tree_files
 from medusa_core import plan as plans
 from medusa_core.convert import resolve
-from medusa_core.data import read_tokens
 from medusa_core.heads import PLAN_FILE, corpus
 from medusa_core.model_folder import MANIFEST, sha256
 from medusa_core.plan import Plan
+from medusa_core.token_set import read_tokens
 from medusa_core.trace import PHASES, Step, Trace
 from medusa_core.tree import Tree
 
@@ -184,6 +185,19 @@ def fingerprints(model: str, heads_name: str, tree_name: str, drafts: Sequence[s
         if found[PLAN_FILE].is_file() and (counted := plans.load(found[PLAN_FILE]).data):
             found["corpus"] = runtime.ROOT / counted
     return {name: sha256(path) for name, path in found.items() if path.is_file()}
+
+
+def changes(before: Mapping, now: Mapping) -> list[str]:
+    """In words, which values of `now` differ from what was recorded before; of `fingerprints`, which files."""
+    said = []
+    for key, value in now.items():
+        old = before.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            names = [name for name in {**old, **value} if old.get(name) != value.get(name)]
+            said += [f"{key} differs in {', '.join(names)}"] if names else []
+        elif old != value:
+            said.append(f"{key} was {json.dumps(old)} and is now {json.dumps(value)}")
+    return said
 
 
 def load_base(model: str, heads_name: str, dtype: str = "bfloat16"):

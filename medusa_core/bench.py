@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from medusa_core import accept, answers, calibrate, data, peers, ranks, text
+from medusa_core import accept, answers, calibrate, commands, data, peers, ranks, text
 from medusa_core.answers import Drafting, Settings, SettingsError
 from medusa_core.bench_play import Mode, Player, asked, play, spread
 from medusa_core.files import file_name, write_json
@@ -160,25 +160,22 @@ def main(arguments: list[str] | None = None) -> int:
         return peers.main(arguments[1:])
     options = vars(parser().parse_args(arguments))
     path, limit, name = (options.pop(key) for key in ("questions", "limit", "name"))
-    try:
+
+    def work() -> None:
+        out = commands.result_file(name)
         settings = BenchSettings(
             **{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
         )
         if limit is not None and limit < 1:
             raise SettingsError(f"--limit is {limit}; at least 1 question is needed")
-        result = measure(settings, spread(list(data.read_questions(path)), limit), name)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on.", file=sys.stderr)
-        return 130
-    print(table(result["summary"]))
-    return 0
+        result = measure(settings, spread(list(data.read_questions(path)), limit), out)
+        print(table(result["summary"]), f"The result: {out}", sep="\n\n")
+
+    return commands.finish(work, commands.GOES_ON)
 
 
-def measure(settings: BenchSettings, questions: Sequence[Mapping], name: str) -> dict:
-    """Load what `settings` name, run the benchmark, write artifacts/results/`name`.json and return it.
+def measure(settings: BenchSettings, questions: Sequence[Mapping], out: Path) -> dict:
+    """Load what `settings` name, run the benchmark, write the result file `out` and return it.
 
     Heads that learned together with the base are compared with the base as they changed it, decoding plainly;
     adapters_sha256 in the result's config says so.
@@ -191,12 +188,12 @@ def measure(settings: BenchSettings, questions: Sequence[Mapping], name: str) ->
         for drafts in settings.drafts
     }
     calibrate.warn(settings.model, settings.heads, settings.tree, settings.drafts)
-    partial = ARTIFACTS / "results" / f"{name}.partial.jsonl"
+    partial = out.with_suffix(".partial.jsonl")
     tokenizer = text.load_tokenizer(base.folder)
     recorded = {"files_sha256": files, "adapters_sha256": base.adapters}
     result = run(base, draftings, questions, settings, tokenizer, recorded, partial)
     if ranks.first():
-        write_json(partial.with_name(f"{name}.json"), result)
+        write_json(out, result)
     ranks.barrier()
     ranks.own_path(partial).unlink()
     return result

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from medusa_core import answers, contestants, cost, heads, meter, ranks, tree_files
+from medusa_core import answers, commands, contestants, cost, heads, meter, ranks, tree_files
 from medusa_core import plan as plans
 from medusa_core.answers import SettingsError
 from medusa_core.contestants import Contestant
@@ -45,10 +45,7 @@ def calibrate(
     known = {name: plans.load(path) for name, path in files.items()}
     shares = {name: plans.read_shares(path) for name, path in files.items()}
     found = contestants.load(names, model)
-    if past + max(cost.ROWS) > (context := found[0].base.config.max_position_embeddings):
-        raise SettingsError(
-            f"--past is {past}: with {max(cost.ROWS)} rows behind it that is more than the model's context of {context}"
-        )
+    check_past(past, max(cost.ROWS), found[0].base)
     steps = _step_seconds(found[0], rounds, past)
     shapes = {name: {plan.tree.size: plan.tree} for name, plan in known.items()}
     drafts = contestants.draft_seconds(found, shapes, past, repeats)
@@ -61,6 +58,14 @@ def calibrate(
         row = {"heads": name, "draft ms": here.draft_seconds * 1e3, "rows": chosen.size}
         rows.append({**row, "expected speed-up": shares[name].expected(chosen) / here.overhead(chosen.size)})
     return steps, rows
+
+
+def check_past(past: int, rows: int, base) -> None:
+    """Raise SettingsError where steps of so many rows behind `past` tokens do not fit the context of `base`."""
+    if past + rows > (context := base.config.max_position_embeddings):
+        raise SettingsError(
+            f"--past is {past}: with {rows} rows behind it that is more than the model's context of {context}"
+        )
 
 
 def _step_seconds(contestant: Contestant, rounds: int, past: int) -> tuple[float, ...]:
@@ -95,7 +100,8 @@ def warn(model: str, name: str, tree_name: str, drafts: Sequence[str]) -> None:
     command += ["--model", model] if model != "embedded" else []
     print(
         f"note: {path} was measured on another machine, {in_words(there)}; this one has {in_words(here)}. Greedy and "
-        f"exact texts do not depend on it. For speed, measure this one: {shlex.join(command)}",
+        f"exact texts do not depend on it. For speed, measure this one: {shlex.join(command)} (runs that were begun "
+        "before cannot go on then)",
         file=sys.stderr,
     )
 
@@ -123,22 +129,20 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    try:
+
+    def work() -> None:
         if options.rounds < 1 or options.past < 1:
             raise SettingsError("--rounds and --past must be at least 1")
         planned = [name for name in heads.available() if (heads.resolve(name) / PLAN_FILE).is_file()]
         if not (names := options.heads or planned):
             raise SettingsError(f"no heads with a {PLAN_FILE} in {heads.folder_of_names()}")
         steps, chosen = calibrate(names, options.model, options.rounds, options.past)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; the same command begins anew.", file=sys.stderr)
-        return 130
-    costs = [{"rows": n, "ms": 1e3 * steps[n - 1], "t(n) / t(1)": steps[n - 1] / steps[0]} for n in cost.ROWS]
-    print(text_table(costs), text_table(chosen), sep="\n\n")
-    return 0
+        costs = [
+            {"rows": n, "ms": 1e3 * steps[n - 1], "t(n) / t(1)": steps[n - 1] / steps[0]} for n in cost.ROWS
+        ]
+        print(text_table(costs), text_table(chosen), sep="\n\n")
+
+    return commands.finish(work)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from medusa_core import answers, calibrate, generate, heads, ranks, text
+from medusa_core import answers, calibrate, commands, generate, heads, ranks, text
 from medusa_core.answers import Drafting, Settings
 
 EPILOG = """\
-Without --prompt, every line you type is a turn of one conversation; an empty line or Ctrl-D ends it.
+Without --prompt, every line you type is a turn of one conversation. Ctrl-C drops the answer that is being written,
+/new begins another conversation, an empty line or Ctrl-D ends it.
 
 examples:
   python -m medusa_core.chat --prompt "Why is the sky blue?"
   python -m medusa_core.chat --heads none --temperature 0.7
 """
+NEW = "/new"
 UNFINISHED = "\ufffd"  # what a tokenizer writes for a character whose last bytes have not come yet
 
 
@@ -85,14 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.heads == "list":
         print("\n".join(heads.available()) or f"no heads in {heads.folder_of_names()}")
         return 0
-    try:
-        _run(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except (KeyboardInterrupt, EOFError):
-        print(file=sys.stderr)
-    return 0
+    return commands.finish(lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -113,13 +108,31 @@ def _run(options: argparse.Namespace) -> None:
     answers.answer(base, drafting, warm_up, replace(settings, max_new_tokens=8))
     if options.prompt is not None:
         reply(base, tokenizer, drafting, [options.prompt], settings, write)
-        return
+    else:
+        converse(lambda turns: reply(base, tokenizer, drafting, turns, settings, write))
+
+
+def converse(answer: Callable[[list[str]], str]) -> None:
+    """Read turns from standard input until an empty line or its end; `answer` writes what follows all turns so far."""
     history: list[str] = []
-    while asked := input("> ").strip():
+    while asked := _typed():
+        if asked == NEW:
+            history = []
+            continue
         try:
-            history += [asked, reply(base, tokenizer, drafting, [*history, asked], settings, write)]
+            history += [asked, answer([*history, asked])]
         except ValueError as error:  # the conversation so far stays
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {error}, or type {NEW}", file=sys.stderr)
+        except KeyboardInterrupt:
+            print("\n[dropped]", file=sys.stderr)
+
+
+def _typed() -> str:
+    try:
+        return input("> ").strip()
+    except (EOFError, KeyboardInterrupt):
+        print(file=sys.stderr)
+        return ""
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ import numpy as np
 from medusa_core import answers, resample, summary, tree
 from medusa_core.answers import Drafting, Settings
 from medusa_core.cost import StepCost
-from medusa_core.data import TokenSet
 from medusa_core.masks import padded
 from medusa_core.path_shares import PathShares
 from medusa_core.text_ranks import TextRanks
+from medusa_core.token_set import TokenSet
 from medusa_core.tree import Tree
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"

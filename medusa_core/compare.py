@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from medusa_core import bench_play, calibrate, contestants, data, heads, heads_race, meter, ranks, text
+from medusa_core import (
+    bench_play,
+    calibrate,
+    commands,
+    contestants,
+    data,
+    heads,
+    heads_race,
+    meter,
+    ranks,
+    room,
+    text,
+    token_set,
+)
 from medusa_core.answers import SettingsError
 from medusa_core.bench import BenchSettings
 from medusa_core.contestants import Contestant
 from medusa_core.cost import ROWS, StepCost
-from medusa_core.data import TokenSet
 from medusa_core.files import append_line, file_name, write_json
 from medusa_core.heads import context
 from medusa_core.heads import corpus as corpora
@@ -24,9 +35,11 @@ from medusa_core.heads_race import shares_of
 from medusa_core.model_folder import sha256
 from medusa_core.runtime import ARTIFACTS, ROOT
 from medusa_core.tables import text_table
+from medusa_core.token_set import TokenSet
 from medusa_core.tree import Tree
 
 VERSION = 1
+SHARES = 64  # paths that a row keeps, the likeliest first
 STEPS, DRAFTS = "step seconds", "draft seconds"  # rows of the partial file beside those of heads
 
 
@@ -65,6 +78,12 @@ class CompareSettings:
         ):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        if self.candidates > SHARES:
+            raise SettingsError(f"candidates is {self.candidates}, expected {SHARES} or fewer")
+        if not 0 < self.temperature < float("inf") or self.seed < 0:
+            raise SettingsError(
+                f"temperature {self.temperature} and seed {self.seed}: expected a positive number, and 0 or more"
+            )
         if self.held_out_positions < 0:
             raise SettingsError(f"held_out_positions is {self.held_out_positions}, expected 0 (all) or more")
 
@@ -144,7 +163,7 @@ def _counted(each: Contestant, held_out: TokenSet, settings: CompareSettings) ->
         "top5": counted.accuracy[:, :5].sum(axis=1).tolist(),
         "tokens_per_step": {str(n): value for n, value in counted.tokens_per_step().items()},
         "trees": [[list(path) for path in tree.choices] for tree in counted.trees.values()],
-        "shares": [[list(path), share] for path, share in list(counted.shares.share.items())[:64]],
+        "shares": [[list(path), share] for path, share in list(counted.shares.share.items())[:SHARES]],
         "checked": {"nodes": middle.size - 1, **contestants.check(each, counted, middle, settings.checked)},
     }
 
@@ -223,7 +242,7 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument("--questions", type=Path, default=ARTIFACTS / "data" / "questions.jsonl",
                      help="MT-bench .jsonl of the race (default: the 80 of this study)")  # fmt: skip
     cli.add_argument(
-        "--name", type=file_name, default="comparison", help="of the result file (default: %(default)s)"
+        "--name", type=file_name, default="compare", help="of the result file (default: %(default)s)"
     )
     cli.add_argument(
         "--write-plans", action="store_true", help="put tree.json and plan.json beside the heads"
@@ -235,30 +254,32 @@ def main(arguments: list[str] | None = None) -> int:
     options = vars(parser().parse_args(arguments))
     questions, name, write = (options.pop(key) for key in ("questions", "name", "write_plans"))
     options["heads"] = options["heads"] or heads.available()
-    try:
-        options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-        settings = CompareSettings(**options)
-        tokens = data.read_tokens(ROOT / settings.data)
+
+    def work() -> None:
+        out = commands.result_file(name)
+        settings = CompareSettings(
+            **{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+        )
+        tokens = token_set.read_tokens(ROOT / settings.data)
         held_out = tokens.select("held-out").greedy().thin(0, settings.held_out_positions)
         asked = list(data.read_questions(questions))
         found = contestants.load(settings.heads, settings.model)
-        partial = ARTIFACTS / "results" / f"{name}.partial.jsonl"
+        partial = out.with_suffix(".partial.jsonl")
+        tokens.check_model(found[0].base.folder)
         tokenizer = text.load_tokenizer(found[0].base.folder)
+        calibrate.check_past(settings.past, max(*settings.nodes, settings.candidates) + 1, found[0].base)
+        context = found[0].base.config.max_position_embeddings
+        room.check_first(tokenizer, bench_play.spread(asked, settings.limit), context)
         counted = corpora.of_answers(tokens)
         result = compare(settings, found, held_out, asked, tokenizer, counted, partial)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on.", file=sys.stderr)
-        return 130
-    write_json(partial.with_name(f"{name}.json"), result)
-    for file in (partial, partial.with_name(f"{name}.race.partial.jsonl")):
-        file.unlink(missing_ok=True)
-    if write:
-        write_plans(result)
-    print(table(result))
-    return 0
+        write_json(out, result)
+        for file in (partial, out.with_suffix(".race.partial.jsonl")):
+            file.unlink(missing_ok=True)
+        if write:
+            write_plans(result)
+        print(table(result), f"The result: {out}", sep="\n\n")
+
+    return commands.finish(work, commands.GOES_ON)
 
 
 def write_plans(result: dict) -> None:

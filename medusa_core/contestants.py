@@ -13,9 +13,9 @@ import numpy as np
 
 from medusa_core import answers, batch, checkpoint, decode, heads, meter, runtime, text_ranks
 from medusa_core.answers import Drafting, Settings
-from medusa_core.data import TokenSet
 from medusa_core.path_shares import PathShares
 from medusa_core.text_ranks import TextRanks
+from medusa_core.token_set import TokenSet
 from medusa_core.tree import Tree
 
 

@@ -14,12 +14,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from medusa_core import heads
-from medusa_core.checkpoint import CheckpointError, load, load_pickle, require, shapes_of
-from medusa_core.config import ConfigError, HeadsConfig
+from medusa_core import commands, heads
+from medusa_core.checkpoint import load, load_pickle, require, shapes_of
+from medusa_core.config import HeadsConfig
 from medusa_core.convert import ConvertError, read_model, resolve
 from medusa_core.files import replacing_folder, write_json
-from medusa_core.heads import HeadsError
 from medusa_core.model_folder import Weights, read_json
 
 PUBLISHED = ("medusa_lm_head.safetensors", "medusa_lm_head.pt", "medusa_lm_head.jtr")
@@ -157,6 +156,13 @@ def _absent(out: Path) -> None:
         raise ConvertError(f"{out}: already exists; delete it first or choose another --out")
 
 
+def _is_published(folder: Path) -> bool:
+    config = folder / "config.json"
+    if any((folder / name).is_file() for name in PUBLISHED):
+        return True
+    return config.is_file() and "medusa_num_heads" in read_json(config)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -171,8 +177,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--model", help='their base, "embedded" or a model folder, where its LM head is needed'
     )
     options = parser.parse_args(arguments)
-    try:
-        if any((Path(options.source) / name).is_file() for name in PUBLISHED):
+
+    def work() -> None:
+        if _is_published(Path(options.source)):
             config = import_heads(options.source, options.out, options.model)
             own = "an LM head each" if config.output == "own" else "the base's LM head"
             blocks = f"{config.num_heads} heads of {config.num_layers} blocks"
@@ -180,10 +187,8 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             export_heads(options.source, options.out, options.model)
             print(f"{options.out}: {PUBLISHED[0]} and config.json")
-    except (ConvertError, CheckpointError, ConfigError, HeadsError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    return commands.finish(work)
 
 
 if __name__ == "__main__":

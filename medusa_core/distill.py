@@ -8,20 +8,20 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from medusa_core import ranks
+from medusa_core import commands, ranks
 from medusa_core.batch import Request, Stretch, generate
-from medusa_core.data import DataError, TokenSet, read_prompts, read_questions, write_tokens
+from medusa_core.data import DataError, read_prompts, read_questions
 from medusa_core.files import append_line, finished_lines
 from medusa_core.model_folder import MANIFEST, sha256
 from medusa_core.overlap import overlaps, unique_prompts
 from medusa_core.text import chat_ids, load_tokenizer
+from medusa_core.token_set import TokenSet, write_tokens
 
 PROMPT_TOKENS = 128  # longest prompt the model may write itself
 MARK = "\u2063user\u2063"  # stands for the user's text while a chat template is taken apart
@@ -45,6 +45,11 @@ class Settings:
                 raise DataError(f"{name} is {value}; at least {least} was expected")
         if not self.temperatures or min(*self.temperatures, self.prompt_temperature) < 0:
             raise DataError(f"temperatures are {self.temperatures}; one or more from 0 up were expected")
+        if self.samples % len(self.temperatures):  # an answer's number could not tell its temperature
+            raise DataError(
+                f"samples is {self.samples}; a multiple of {len(self.temperatures)} was expected, one for each of the "
+                f"temperatures {', '.join(f'{each:g}' for each in self.temperatures)}"
+            )
 
 
 def template_parts(tokenizer) -> tuple[list[int], list[int]]:
@@ -189,8 +194,7 @@ def _usable(rows: list[dict], tokenizer, settings: Settings, exclude) -> list[di
     ]
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line of self-distillation."""
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m medusa_core.distill", description=__doc__.split("\n")[0])
     parser.add_argument(
         "--model", default="embedded", help='"embedded" or a model folder (default: %(default)s)'
@@ -213,9 +217,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("nothing to answer: give --prompts FILE, --self-prompts N, or both")
     if args.out.exists():
         parser.error(f"{args.out} already exists: delete it first or choose another --out")
-    from medusa_core import llama  # starts Jittor
 
-    try:
+    def work() -> None:
         settings = Settings(
             self_prompts=args.self_prompts,
             samples=args.samples,
@@ -225,13 +228,12 @@ def main(arguments: list[str] | None = None) -> None:
         )
         prompts = read_prompts(args.prompts) if args.prompts else []
         exclude = read_questions(args.exclude) if args.exclude else ()
+        from medusa_core import llama  # starts Jittor
+
         tokens = distill(llama.load(args.model), prompts, settings, args.out, args.batch, exclude)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on.", file=sys.stderr)
-        sys.exit(130)
-    print(f"{args.out}: {len(tokens)} answers, {tokens.answer_tokens:,} answer tokens")
+        print(f"{args.out}: {len(tokens)} answers, {tokens.answer_tokens:,} answer tokens")
+
+    return commands.finish(work, commands.GOES_ON)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What this machine has and lacks for the study, with the fix for each lack (`make doctor`)."""
 
+import argparse
 import contextlib
 import ctypes.util
 import importlib.metadata
@@ -201,3 +202,8 @@ def _first_line(*command: str) -> str:
         output = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
         return output.splitlines()[0] if output else "unknown version"
     return "unknown version"
+
+
+if __name__ == "__main__":
+    argparse.ArgumentParser("python -m medusa_core.doctor", description=main.__doc__).parse_args()
+    sys.exit(main())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -12,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from medusa_core import accept, answers, calibrate, data, heads, machine, ranks, room, text
+from medusa_core import accept, answers, calibrate, commands, data, heads, machine, ranks, room, text
 from medusa_core.answers import Drafting, Settings, SettingsError
 from medusa_core.files import append_line, finished_lines, write_json
 from medusa_core.model_folder import read_json, sha256
@@ -114,12 +112,7 @@ def check_settings(out: Path, settings: dict) -> None:
         before = read_json(recorded)
     except ValueError as error:
         raise SettingsError(f"{error}. Choose another --out") from None
-    differ = [
-        f"{key} was {json.dumps(before.get(key))} and is now {json.dumps(settings.get(key))}"
-        for key in sorted(before.keys() | settings.keys())
-        if before.get(key) != settings.get(key)
-    ]
-    if differ:
+    if differ := answers.changes(before, {**dict.fromkeys(before), **settings}):
         raise SettingsError(f"{out} was begun with other settings: {'; '.join(differ)}. Choose another --out")
 
 
@@ -216,18 +209,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if not options.questions or not options.out:
         cli.error("--questions FILE and --out FILE are needed")
-    try:
-        _run(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(
-            f"\nInterrupted. Finished answers are in {options.out}; the same command goes on.",
-            file=sys.stderr,
-        )
-        return 130
-    return 0
+    kept = f"finished answers are in {options.out}, and {commands.GOES_ON}"
+    return commands.finish(lambda: _run(options), kept)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -19,10 +19,10 @@ import numpy as np
 from tqdm import tqdm
 
 from medusa_core import files, ranks, runtime
-from medusa_core.data import TokenSet
 from medusa_core.losses import NO_TARGET
 from medusa_core.masks import padded
 from medusa_core.model_folder import MANIFEST, locked
+from medusa_core.token_set import TokenSet
 
 runtime.start()
 import jittor as jt

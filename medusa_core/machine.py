@@ -56,6 +56,11 @@ def gpu_present() -> bool:
     return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
 
 
+def gpu_used() -> bool:
+    """Whether Jittor will compute on a GPU here; use_cuda=0 in the environment keeps it off."""
+    return gpu_present() and os.environ.get("use_cuda") != "0"
+
+
 def cuda_compiler() -> str:
     """Path of an nvcc with its runtime library beside it, or "": Jittor's import dies on one without."""
     for name in (os.environ.get("nvcc_path"), "nvcc", "/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc"):

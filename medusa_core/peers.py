@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from medusa_core import answers, bench_play, convert, data, heads, machine, peer_process, room, text
+from medusa_core import answers, bench_play, commands, convert, data, heads, machine, peer_process, room, text
 from medusa_core.answers import SettingsError
 from medusa_core.config import ModelConfig
 from medusa_core.files import append_line, file_name, replacing, write_json
@@ -134,8 +133,8 @@ def _question(workers: Mapping[str, PeerProcess], ids: list[int], number: int, l
 # ---------------------------------------------------------------- starting
 
 
-def measure(settings: PeerSettings, questions: Sequence[Mapping], name: str, python: str) -> dict:
-    """Start the peers, run the benchmark, write artifacts/results/`name`.json and return it.
+def measure(settings: PeerSettings, questions: Sequence[Mapping], out: Path, python: str) -> dict:
+    """Start the peers, run the benchmark, write the result file `out` and return it.
 
     python: the interpreter of the peers that are not ours. A peer that is not installed there is listed as absent.
     """
@@ -162,7 +161,7 @@ def measure(settings: PeerSettings, questions: Sequence[Mapping], name: str, pyt
         "context": max(map(len, [*prompts, warm_up])) + max(settings.max_new_tokens, WARM_UP_TOKENS) + ROOM,
         "end_tokens": list(config.eos_token_ids),
     }
-    partial = ARTIFACTS / "results" / f"{name}.partial.jsonl"
+    partial = out.with_suffix(".partial.jsonl")
     environment = peer_process.environment(threads, ROOT)
     with ExitStack() as stack:
         workers, versions, absent = {}, {}, []
@@ -179,7 +178,7 @@ def measure(settings: PeerSettings, questions: Sequence[Mapping], name: str, pyt
             workers[peer], versions[peer] = worker, worker.hello["versions"]
         recorded |= {"versions": versions, "absent": absent}
         result = run(workers, questions, prompts, settings, tokenizer, recorded, partial)
-    write_json(partial.with_name(f"{name}.json"), result)
+    write_json(out, result)
     partial.unlink()
     return result
 
@@ -240,7 +239,7 @@ def parser() -> argparse.ArgumentParser:
         help="interpreter of the environment that holds the other programs (default: this one)",
     )
     cli.add_argument(
-        "--name", type=file_name, default="peers", help="of the result file (default: %(default)s)"
+        "--name", type=file_name, default="bench-peers", help="of the result file (default: %(default)s)"
     )
     return cli
 
@@ -249,22 +248,19 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = vars(parser().parse_args(arguments))
     path, limit, name, python = (options.pop(key) for key in ("questions", "limit", "name", "python"))
-    try:
+
+    def work() -> None:
+        out = commands.result_file(name)
         settings = PeerSettings(**{**options, "peers": tuple(options["peers"])})
         if limit is not None and limit < 1:
             raise SettingsError(f"--limit is {limit}; at least 1 question is needed")
-        if machine.gpu_present() and os.environ.get("use_cuda") != "0":
+        if machine.gpu_used():
             raise SettingsError(
                 "peers are compared on the processor, and this machine has a GPU: set use_cuda=0 in the environment"
             )
         if not shutil.which(python):
             raise SettingsError(f"--python {python}: no such program, expected a Python interpreter")
-        result = measure(settings, bench_play.spread(list(data.read_questions(path)), limit), name, python)
-    except (ValueError, OSError, PeerError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on.", file=sys.stderr)
-        return 130
-    print(table(result))
-    return 0
+        result = measure(settings, bench_play.spread(list(data.read_questions(path)), limit), out, python)
+        print(table(result), f"The result: {out}", sep="\n\n")
+
+    return commands.finish(work, commands.GOES_ON, (PeerError,))

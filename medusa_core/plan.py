@@ -7,6 +7,7 @@ checks as many rows as this machine makes worthwhile: it maximises (1 + sum of a
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -87,7 +88,12 @@ def load(path) -> Plan:
     except (KeyError, TypeError, ValueError) as error:
         keys = "step_seconds, draft_seconds, choices and rates"
         raise PlanError(f"{path}: expected numbers, or lists of them, under {keys} ({error!r})") from None
-    if not cost.step_seconds or min(cost.step_seconds) <= 0 or cost.draft_seconds < 0:
+    seconds = (*cost.step_seconds, cost.draft_seconds)
+    if (
+        not cost.step_seconds
+        or min(cost.step_seconds) <= 0
+        or not all(0 <= each < math.inf for each in seconds)
+    ):
         raise PlanError(
             f"{path}: step_seconds must be positive, for 1, 2, ... rows, and draft_seconds 0 or more"
         )

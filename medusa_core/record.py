@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from medusa_core import accept, answers, data, decode, ranks, stamp, text
+from medusa_core import accept, answers, commands, data, decode, ranks, stamp, text
 from medusa_core.answers import Drafting, Settings, SettingsError
 from medusa_core.runtime import ARTIFACTS
 from medusa_core.trace import Reading, Step, Trace
@@ -183,7 +182,9 @@ def parser() -> argparse.ArgumentParser:
         "--acceptance", "one or several", nargs="+", choices=answers.ACCEPTANCE, default=["greedy", "typical"]
     )
     add("--drafts", "who guesses", choices=answers.DRAFTS, default="heads")
-    add("--tree", "of guesses, as in medusa_core.generate", default=TREE)
+    cli.add_argument(
+        "--tree", help=f"of guesses, as in medusa_core.generate (default: {TREE}, where heads fill one)"
+    )
     add("--model", '"embedded" or a model folder', default="embedded")
     cli.add_argument("--prompt", help="one question to answer, instead of --questions")
     add(
@@ -207,15 +208,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    try:
-        _run(parser().parse_args(arguments))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted. Finished traces are kept; the same command goes on.", file=sys.stderr)
-        return 130
-    return 0
+    options = parser().parse_args(arguments)
+    return commands.finish(lambda: _run(options), f"finished traces are kept, and {commands.GOES_ON}")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -223,6 +217,7 @@ def _run(options: argparse.Namespace) -> None:
         raise SettingsError("--repeats and --per-category must be at least 1")
     if not 0 < options.temperature < float("inf"):
         raise SettingsError(f"--temperature is {options.temperature}; readings need a positive number")
+    options.tree = options.tree or (TREE if "heads" in answers.DRAFTS[options.drafts] else "auto")
     for heads in options.heads:
         named = _named(options.model, heads, options.tree, options.drafts)
         known = {**named, "reading_temperature": options.temperature, "repeats": options.repeats}
@@ -264,12 +259,7 @@ def _is_there(task: Task, known: dict) -> bool:
         return False
     wanted = {**asdict(task.settings), **known, **task.about, "question": task.question}
     before = Trace.load(task.path).settings
-    differ = [
-        f"{key} was {before.get(key)!r} and is now {value!r}"
-        for key, value in wanted.items()
-        if before.get(key) != value
-    ]
-    if differ:
+    if differ := answers.changes(before, wanted):
         raise SettingsError(
             f"{task.path} was recorded otherwise: {'; '.join(differ)}. Delete it, or choose another --out"
         )

@@ -8,16 +8,15 @@ import sys
 import time
 from pathlib import Path
 
-from medusa_core import pictures, runtime
+from medusa_core import commands, pictures, runtime, study
 from medusa_core.files import replacing
 from medusa_core.report import WIDGET_VIEW
-from medusa_core.study import chapters
 
 CELL_SECONDS = 1800
 CONTROLS = "(interactive controls: run this cell in JupyterLab to use them)"
 
 
-class RefreshError(Exception):
+class RefreshError(ValueError):
     """A chapter that failed, or that wrote what must not be saved; its file is as it was."""
 
 
@@ -27,22 +26,20 @@ def main(arguments: list[str] | None = None, root: Path = runtime.ROOT) -> int:
     parser.add_argument(
         "chapters", nargs="*", metavar="NN", help="chapters to run, e.g. 01 04 (default: all)"
     )
-    chosen = tuple(parser.parse_args(arguments).chapters)
-    known = chapters(root)
-    for name in chosen:
-        if not any(stem.startswith(name) for stem in known):
-            parser.error(f"no chapter starts with {name}")
-    notebooks = [path for stem, path in known.items() if stem.startswith(chosen or "")]
-    for notebook in notebooks:
-        print(f"{notebook.name} ...", end="", flush=True)
-        begin = time.monotonic()
-        try:
-            refresh(notebook)
-        except RefreshError as error:
-            print(f" not saved\n{error}", file=sys.stderr)
-            return 1
-        print(f" saved after {time.monotonic() - begin:.0f} s", flush=True)
-    return 0
+    names = parser.parse_args(arguments).chapters or None
+
+    def work() -> None:
+        for notebook in study.choose(study.chapters(root), names).values():
+            print(f"{notebook.name} ...", end="", flush=True)
+            begin = time.monotonic()
+            try:
+                refresh(notebook)
+            except RefreshError:
+                print(" not saved", flush=True)
+                raise
+            print(f" saved after {time.monotonic() - begin:.0f} s", flush=True)
+
+    return commands.finish(work, "chapters that were saved stay, the one that ran is as it was")
 
 
 def refresh(notebook: Path) -> None:

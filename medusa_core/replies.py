@@ -9,18 +9,18 @@ python -m medusa_core.replies --conversations sharegpt.json --out FILE.parquet -
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from medusa_core import convert, ranks, text
+from medusa_core import commands, convert, ranks, text
 from medusa_core.config import ModelConfig
-from medusa_core.data import DataError, TokenSet, read_questions, read_sharegpt, write_tokens
+from medusa_core.data import DataError, read_questions, read_sharegpt
 from medusa_core.model_folder import read_json, sha256
 from medusa_core.overlap import overlaps
+from medusa_core.token_set import TokenSet, write_tokens
 
 NAMED = 3  # conversations left out that are named, with the reason
 
@@ -28,7 +28,7 @@ NAMED = 3  # conversations left out that are named, with the reason
 def replies(
     tokenizer, conversations: Iterable[Mapping], context: int, template: str = "model"
 ) -> tuple[list[dict], list[str]]:
-    """The rows of a token set (data.write_tokens), one a reply, and which conversations were left out, and why.
+    """The rows of a token set (token_set.write_tokens), one a reply, and which conversations were left out, and why.
 
     conversations: {"id", "messages"} as `read_sharegpt` gives them. A conversation begins with its first user turn, or
     the system's, and ends with its last reply; what lies beyond `context` tokens is cut off. All replies of a
@@ -107,19 +107,18 @@ def main(arguments: list[str] | None = None) -> int:
     options = cli.parse_args(arguments)
     if options.out.exists():
         cli.error(f"{options.out} already exists: delete it first or choose another --out")
-    try:
+
+    def work() -> None:
         exclude = list(read_questions(options.exclude)) if options.exclude else ()
         folder = convert.resolve(options.model)
         tokens, left_out = write_replies(
             folder, options.conversations, options.out, options.template, exclude
         )
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{options.out}: {len(tokens)} replies, {tokens.answer_tokens:,} tokens to learn from")
-    if left_out:
-        print(_named(left_out))
-    return 0
+        print(f"{options.out}: {len(tokens)} replies, {tokens.answer_tokens:,} tokens to learn from")
+        if left_out:
+            print(_named(left_out))
+
+    return commands.finish(work)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Starts Jittor safely: environment, oneDNN, cache, threads, signals, and on a GPU where there is one."""
 
-import argparse
 import atexit
 import contextlib
 import ctypes
@@ -35,18 +34,22 @@ _started: int | None = None  # threads of the running Jittor
 _onednn: ctypes.CDLL | None = None  # keeps the preloaded library alive
 
 
+class StartError(RuntimeError):
+    """Jittor cannot start on this machine, or in this process."""
+
+
 def start(seed: int | None = None, threads: int | None = None) -> None:
     """Set the environment, import Jittor and undo what its import changes in this process.
 
     The first call compiles Jittor when its cache is cold and seeds with `seed` (default 0); later calls
     change nothing, except that an explicit `seed` seeds again. `threads` (default OMP_NUM_THREADS, else the
-    cores available) holds for the whole process. Raises RuntimeError when Jittor was imported before, cannot
+    cores available) holds for the whole process. Raises StartError when Jittor was imported before, cannot
     be compiled, or runs with another number of threads.
     """
     global _started
     if _started is None:
         if "jittor" in sys.modules:
-            raise RuntimeError(
+            raise StartError(
                 "jittor was imported before medusa_core.runtime.start(), too late to set it up; "
                 "call start() before the first `import jittor`"
             )
@@ -58,9 +61,7 @@ def start(seed: int | None = None, threads: int | None = None) -> None:
         _started = machine.threads()
         set_seed(0 if seed is None else seed)
     elif threads not in (None, _started):
-        raise RuntimeError(
-            f"Jittor runs with {_started} threads already; give {threads} to the first start()"
-        )
+        raise StartError(f"Jittor runs with {_started} threads already; give {threads} to the first start()")
     elif seed is not None:
         set_seed(seed)
 
@@ -82,20 +83,20 @@ def jittor_home() -> Path:
 def set_environment(home: Path) -> None:
     """Set the environment variables Jittor reads, keeping what the user set.
 
-    `home` receives links to oneDNN and a python-config. Raises RuntimeError when the compiler or Python's
+    `home` receives links to oneDNN and a python-config. Raises StartError when the compiler or Python's
     headers are missing or `home` cannot be written.
     """
     env = os.environ
     compiler = machine.compiler()
     if not compiler:
-        raise RuntimeError(f"no C++ compiler: {machine.COMPILER_FIX}")
+        raise StartError(f"no C++ compiler: {machine.COMPILER_FIX}")
     env["cc_path"] = compiler
     try:
         home.mkdir(parents=True, exist_ok=True)
         env.setdefault("python_config_path", str(_write_python_config(home)))
         use_onednn = _lay_onednn(home)
     except OSError as error:
-        raise RuntimeError(f"cannot write to {home} ({error}); set JITTOR_HOME to another folder") from error
+        raise StartError(f"cannot write to {home} ({error}); set JITTOR_HOME to another folder") from error
     env.setdefault("use_mkl", "1" if use_onednn else "0")
     cpu_only = env.get("nvcc_path") == "" or not machine.gpu_present()
     env["nvcc_path"] = "" if cpu_only else machine.cuda_compiler()
@@ -116,13 +117,13 @@ def set_environment(home: Path) -> None:
 
 
 def _started_by_mpirun() -> bool:
-    """Whether this is one of several processes; raises RuntimeError where Jittor cannot connect them."""
+    """Whether this is one of several processes; raises StartError where Jittor cannot connect them."""
     if "OMPI_COMM_WORLD_SIZE" in os.environ:
         if not shutil.which(os.environ.get("mpicc_path") or "mpicc"):
-            raise RuntimeError(f"mpirun started this process, but there is no mpicc: {machine.MPI_FIX}")
+            raise StartError(f"mpirun started this process, but there is no mpicc: {machine.MPI_FIX}")
         return True
     if int(os.environ.get("PMI_SIZE", "1")) > 1:  # set by MPICH, Intel MPI and Slurm
-        raise RuntimeError(
+        raise StartError(
             "this is one of several processes that OpenMPI's mpirun did not start: each would do all the work; "
             f"use that mpirun ({machine.MPI_FIX}), or start one process"
         )
@@ -133,7 +134,7 @@ def _write_python_config(home: Path) -> Path:
     """Write a python-config of this interpreter: the one on PATH may belong to another, or be missing."""
     include, suffix = sysconfig.get_path("include"), sysconfig.get_config_var("EXT_SUFFIX")
     if not (Path(include) / "Python.h").exists():
-        raise RuntimeError(f"no Python.h in {include}: {machine.HEADERS_FIX}")
+        raise StartError(f"no Python.h in {include}: {machine.HEADERS_FIX}")
     script = home / f"python{sysconfig.get_python_version()}-config"
     text = f"#!/bin/sh\n[ \"$1\" = --includes ] && echo \"-I'{include}'\" || echo '{suffix}'\n"
     if not script.exists() or script.read_text() != text:
@@ -187,7 +188,7 @@ def _import_jittor(home: Path) -> None:
         atexit.register(rest)  # before Jittor's own clean-up, which was registered earlier
     except Exception as error:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
-        raise RuntimeError(
+        raise StartError(
             f"Jittor could not be compiled or loaded: {error}\nLast lines of {log}:\n{tail}\n"
             "`make doctor` says what this machine lacks"
         ) from error
@@ -289,10 +290,3 @@ def _progress(console: TextIO, cache: Path) -> Iterator[None]:
         done.set()
         thread.join()
     print(f"Jittor is ready after {time.monotonic() - begin:.0f} s.", file=console, flush=True)
-
-
-if __name__ == "__main__":
-    from medusa_core.doctor import main
-
-    argparse.ArgumentParser("python -m medusa_core.runtime", description=main.__doc__).parse_args()
-    sys.exit(main())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 
-from medusa_core import report, results, runtime, study
+from medusa_core import commands, report, results, runtime, study
 from medusa_core.files import replacing_folder
 from medusa_core.plots.dashboard_panels import FILTERS, NOTHING, PANELS, View, choices, first_view
 from medusa_core.plots.palette import TEMPLATE
@@ -172,15 +172,15 @@ def _navigation(titles: dict[str, str], place: int) -> str:
 def main(root: Path = runtime.ROOT) -> int:
     """Build the site below artifacts/runs; the exit status is 1 where something is damaged."""
     folder = root / "artifacts" / "runs" / "report"
-    try:
-        damaged = build(root, folder)
-    except study.StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for message in damaged:
-        print(f"warning: {message}", file=sys.stderr)
-    print(f"The report: {folder / 'index.html'}")
-    return 1 if damaged else 0
+    damaged: list[str] = []
+
+    def work() -> None:
+        damaged.extend(build(root, folder))
+        for message in damaged:
+            print(f"warning: {message}", file=sys.stderr)
+        print(f"The report: {folder / 'index.html'}")
+
+    return commands.finish(work) or (1 if damaged else 0)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None, root: Path = runtime.ROOT) -> int:
 def run(root: Path, params: Path | None, only: list[str] | None, force: bool) -> None:
     """Run what has changed up to the first failure, then write the index page and print the results."""
     notebooks = chapters(root)
-    chosen = _choose(notebooks, only)
+    chosen = choose(notebooks, only)
     folder = root / RUNS / run_name(params)
     given = assign(params, notebooks) if params else {}
     record_file = folder / "study.json"
@@ -127,7 +127,8 @@ def _conclude(root: Path, folder: Path, done: dict[str, dict]) -> None:
         print(f"\n{name}\n{text_table(rows)}")
 
 
-def _choose(notebooks: dict[str, Path], only: list[str] | None) -> dict[str, Path]:
+def choose(notebooks: dict[str, Path], only: list[str] | None) -> dict[str, Path]:
+    """Those of the chapters that are named, by number or stem, all for None; StudyError for a name that is none."""
     if only is None:
         return notebooks
     for name in only:

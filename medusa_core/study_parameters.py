@@ -15,7 +15,7 @@ RUNS = "artifacts/runs"
 TAKEN = ("report", "browser", "heads", "train")
 
 
-class StudyError(Exception):
+class StudyError(ValueError):
     """A mistake of the user's, or a chapter that failed; the message says which."""
 
 

@@ -9,16 +9,16 @@ import numpy as np
 
 from medusa_core import heads, hidden, ranks, runtime
 from medusa_core.config import RECURRENT_KINDS, HeadsConfig
-from medusa_core.data import TokenSet
 from medusa_core.hidden import Batch, HiddenStates
 from medusa_core.losses import NO_TARGET, HeadLoss
+from medusa_core.token_set import TokenSet
+from medusa_core.train_command import command
 from medusa_core.train_config import KIND_SETTINGS, TrainConfig, TrainError, Training
 from medusa_core.train_loop import (
     Task,
     averages,
     block_numbers,
     check_finite,
-    command,
     finished,
     loop,
     parts,
@@ -188,13 +188,7 @@ def first_answers(tokens: TokenSet, positions: int) -> TokenSet:
     if not positions:
         return tokens
     rows = 1 + int(np.searchsorted(np.cumsum([len(answer) for answer in tokens.answer_ids]), positions))
-    return dataclasses.replace(
-        tokens,
-        prompt_ids=tokens.prompt_ids[:rows],
-        answer_ids=tokens.answer_ids[:rows],
-        sample=tokens.sample[:rows],
-        split=tokens.split[:rows],
-    )
+    return tokens.rows(np.arange(min(rows, len(tokens))))
 
 
 def print_heads(history: dict, config: Training) -> None:

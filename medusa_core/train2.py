@@ -13,12 +13,12 @@ import math
 
 import numpy as np
 
-from medusa_core import heads, hidden, lora, losses, ranks, runtime, train, train_loop, windows
-from medusa_core.data import TokenSet
+from medusa_core import heads, hidden, lora, losses, ranks, runtime, train, train_command, train_loop, windows
 from medusa_core.hidden import Batch
 from medusa_core.lora import Adapters, LoraConfig
 from medusa_core.losses import NO_TARGET, HeadLoss, learned_counts
 from medusa_core.model_folder import sha256
+from medusa_core.token_set import TokenSet
 from medusa_core.train2_config import Train2Config, heads_scale
 from medusa_core.train_config import TrainError
 from medusa_core.windows import WindowBatch, Windows
@@ -253,7 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"KL {after['kl']:.4f}; adapters beside the heads"
         )
 
-    return train_loop.command(
+    return train_command.command(
         Train2Config, run, "train2", "Train a base model's adapters and draft heads together.", arguments
     )
 

@@ -1,4 +1,4 @@
-"""What every training shares: the loop, one update, checkpoints that continue to the same bits, the command line.
+"""What every training shares: the loop, one update, checkpoints that continue to the same bits (on CPUs).
 
 Every batch is a function of the seed and the step alone, and nothing else is random: these two numbers are
 the random state and data position of a checkpoint, and a resumed run computes the bits of an unbroken one.
@@ -9,11 +9,9 @@ same update; the first one writes.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +21,6 @@ import numpy as np
 from tqdm import tqdm
 
 from medusa_core import checkpoint, files, heads, ranks, runtime
-from medusa_core.data import read_tokens
 from medusa_core.losses import head_weights, learned_counts
 from medusa_core.train_config import TrainError, Training
 
@@ -266,29 +263,3 @@ def _restore(path: Path, task: Task, config: Training) -> dict:
     checkpoint.require(checkpoint.shapes_of(tensors), expected, str(path))
     _load(task, tensors, header["updates"])
     return {name: header[name] for name in ("step", "recent", "history")}
-
-
-# ---------------------------------------------------------------- the command line
-
-
-def command(kind: type[Training], run, name: str, description: str, arguments: list[str] | None) -> int:
-    """Fill settings from flags and a YAML file, call `run(config, data, resume)`, and say what went wrong."""
-    parser = argparse.ArgumentParser(prog=f"python -m medusa_core.{name}", description=description)
-    parser.add_argument(
-        "--params", metavar="FILE.yaml", help="settings, a `name: value` a line; flags override"
-    )
-    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in the run")
-    kind.add_flags(parser)
-    given = vars(parser.parse_args(arguments))
-    params, resume = given.pop("params"), given.pop("resume")
-    try:
-        config = kind.from_yaml(params) if params else kind()
-        config = dataclasses.replace(config, **given)
-        run(config, read_tokens(runtime.ROOT / config.data), resume)
-    except KeyboardInterrupt:
-        print(f"stopped; continue with --resume from the last checkpoint in {config.run}", file=sys.stderr)
-        return 130
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from medusa_core.config import ModelConfig
-from medusa_core.data import TokenSet
 from medusa_core.files import write_json
+from medusa_core.token_set import TokenSet
 
 
 class FakeBase:

@@ -13,7 +13,7 @@ from tiny_model import folder_of
 
 from medusa_core import bench, distill, files, llama, ranks, train, train2
 from medusa_core.answers import Drafting
-from medusa_core.data import TokenSet
+from medusa_core.token_set import TokenSet
 from medusa_core.train2_config import Train2Config
 from medusa_core.tree import Tree
 

@@ -8,7 +8,7 @@ import pytest
 from fake_decoding import END, VOCABULARY, tokenizer
 from tiny_model import folder_of
 
-from medusa_core import answers, bench, generate, heads, llama, lora, peer_worker, text
+from medusa_core import answers, bench, generate, heads, llama, lora, peer_worker, runtime, text
 from medusa_core.answers import Drafting, Settings
 from medusa_core.config import HeadsConfig
 from medusa_core.lora import Adapters, LoraConfig
@@ -67,7 +67,7 @@ def test_a_benchmark_compares_with_the_adapted_base_and_says_so(
     folders, expected, questions, tmp_path, monkeypatch
 ):
     model, folder = folders
-    monkeypatch.setattr(bench, "ARTIFACTS", tmp_path)
+    monkeypatch.setattr(runtime, "ARTIFACTS", tmp_path)
     arguments = ["--model", model, "--heads", folder, "--tree", "chain-2", "--drafts", "heads"]
     arguments += [
         "--acceptance",

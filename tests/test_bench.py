@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fake_decoding import FakeBase, FakeDrafter, tokenizer
 
-from medusa_core import bench, bench_play, files, summary, tree
+from medusa_core import bench, bench_play, files, runtime, summary, tree
 from medusa_core.answers import Drafting, Settings, SettingsError, answer
 from medusa_core.bench import BenchSettings
 from medusa_core.differences import first_difference
@@ -330,7 +330,7 @@ def test_the_command_writes_one_result_file_and_prints_its_table(tmp_path, monke
     from medusa_core import answers, heads, text
 
     base = FakeBase()
-    monkeypatch.setattr(bench, "ARTIFACTS", tmp_path)
+    monkeypatch.setattr(runtime, "ARTIFACTS", tmp_path)
     monkeypatch.setattr(answers, "load_base", lambda *_: base)
     monkeypatch.setattr(answers, "load_drafting", lambda *_: Drafting(FakeDrafter(base), TREE))
     monkeypatch.setattr(text, "load_tokenizer", lambda folder: TOKENIZER)
@@ -345,4 +345,9 @@ def test_the_command_writes_one_result_file_and_prints_its_table(tmp_path, monke
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["quick.json"]
     result = json.loads((tmp_path / "results" / "quick.json").read_text())
     assert [q["question_id"] for q in result["config"]["questions"]] == [3, 1]
-    assert capsys.readouterr().out.strip() == summary.table(result["summary"]).strip()
+    out = tmp_path / "results" / "quick.json"
+    assert capsys.readouterr().out == f"{summary.table(result['summary'])}\n\nThe result: {out}\n"
+    before = out.read_bytes()
+    assert bench.main(list(map(str, arguments))) == 1
+    assert f"error: {out} is there already: choose another --name" in capsys.readouterr().err
+    assert out.read_bytes() == before

@@ -45,12 +45,35 @@ def test_a_prompt_is_answered_as_everywhere_and_conversations_go_on(capsys, monk
 
     first = plain(PROMPT)
     assert said.out == first + "\n" and "tokens, " in said.err and " a second]" in said.err
-    turns = iter([PROMPT, "too long " * 9000, "And three more?", ""])
+    turns = iter([PROMPT, "too long " * 9000, "And three more?", "/new", PROMPT, ""])
     monkeypatch.setattr("builtins.input", lambda _: next(turns))
     assert chat.main(["--max-new-tokens", "24"]) == 0
     said = capsys.readouterr()
-    assert said.out == f"{first}\n{plain(PROMPT, first, 'And three more?')}\n"
-    assert "error: the prompt has" in said.err and "indexing errors" not in said.err
+    assert said.out == f"{first}\n{plain(PROMPT, first, 'And three more?')}\n{first}\n"
+    assert "error: the prompt has" in said.err and "or type /new" in said.err and "indexing" not in said.err
+
+
+def test_an_answer_can_be_dropped_and_a_conversation_interrupted(monkeypatch, capsys):
+    heard = []
+
+    def answer(turns):
+        heard.append(turns)
+        if turns[-1] == "long":
+            raise KeyboardInterrupt
+        return turns[-1].upper()
+
+    turns = iter(["a", "long", "b"])
+
+    def typed(_):
+        try:
+            return next(turns)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr("builtins.input", typed)
+    chat.converse(answer)
+    assert heard == [["a"], ["a", "A", "long"], ["a", "A", "b"]]
+    assert "[dropped]" in capsys.readouterr().err
 
 
 def test_an_empty_prompt_is_an_error_and_heads_are_listed(capsys):

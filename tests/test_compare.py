@@ -13,9 +13,9 @@ from medusa_core import heads as head_kinds
 from medusa_core.answers import SettingsError
 from medusa_core.compare import CompareSettings
 from medusa_core.config import HeadsConfig
-from medusa_core.data import TokenSet
 from medusa_core.heads import HeadsError
 from medusa_core.lora import Adapters, LoraConfig
+from medusa_core.token_set import TokenSet
 
 QUESTIONS = [
     {"question_id": number, "category": "ab"[number % 2], "turns": [f"Question {number}?"]}
@@ -183,6 +183,19 @@ def test_plans_are_written_where_decoding_finds_them(names, found, held_out):
 def test_a_count_below_one_is_refused_by_name(name):
     with pytest.raises(SettingsError, match=f"{name} is -4, expected 1 or more"):
         CompareSettings(heads=("one",), **{name: -4})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"candidates": 65}, "candidates is 65, expected 64 or fewer"),
+        ({"temperature": 0.0}, "temperature 0.0 and seed 0"),
+        ({"seed": -1}, "temperature 0.7 and seed -1"),
+    ],
+)
+def test_settings_that_only_the_race_would_refuse_are_refused_at_once(given, message):
+    with pytest.raises(SettingsError, match=message):
+        CompareSettings(heads=("one",), **given)
 
 
 def test_heads_that_do_not_exist_or_come_twice_are_refused(names, root, capsys):

@@ -105,6 +105,13 @@ def test_shipped_heads_go_out_with_the_whole_lm_head_of_their_base(tmp_path, cap
     assert (config.num_heads, config.vocab_size, config.output) == (4, 49152, "own")
 
 
+def test_a_published_folder_without_its_weights_is_told_what_it_lacks(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "config.json").write_text('{"medusa_num_heads": 4}')
+    assert convert_heads.main([str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 1
+    assert "in: holds none of medusa_lm_head.safetensors" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["gru", "moe", "medusa2"])
 def test_heads_that_have_no_published_form_are_refused(tmp_path, name):
     with pytest.raises(ConvertError, match=r"no published form|learned with them"):

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 from medusa_core import decode, distill, llama
-from medusa_core.data import DataError, read_tokens
+from medusa_core.data import DataError
 from medusa_core.distill import Settings
 from medusa_core.text import TEMPLATES, chat_ids, load_tokenizer
+from medusa_core.token_set import read_tokens
 
 PROMPTS = ["Name a colour.", "Say hello."]
 SETTINGS = Settings(self_prompts=3, samples=2, max_new_tokens=6)
@@ -142,6 +143,14 @@ def test_a_prompt_that_is_too_long_leaves_no_journal(base, tmp_path):
     with pytest.raises(DataError, match="answer 0 may come to"):
         distill.distill(base, ["word " * 9000], SETTINGS, tmp_path / "long.parquet")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_that_could_not_tell_their_temperature_are_refused():
+    with pytest.raises(
+        DataError, match="samples is 3; a multiple of 2 was expected, one for each of .* 0, 0.7"
+    ):
+        Settings(samples=3)
+    assert Settings(samples=4, temperatures=(0.0, 0.5)).samples == 4
 
 
 def test_a_folder_is_no_output(base, tmp_path):

@@ -11,12 +11,12 @@ from medusa_core import plan as plans
 from medusa_core.answers import DRAFTS, SettingsError
 from medusa_core.config import HeadsConfig
 from medusa_core.cost import StepCost
-from medusa_core.data import write_tokens
 from medusa_core.files import write_json
 from medusa_core.heads import CONFIG_FILE
 from medusa_core.heads.context import LONGEST
 from medusa_core.path_shares import PathShares
 from medusa_core.plan import Plan
+from medusa_core.token_set import write_tokens
 from medusa_core.tree import Tree
 
 RATES = (0.0, *(0.5,) * LONGEST)

@@ -290,6 +290,16 @@ def test_answers_of_another_order_of_sums_are_not_mixed(monkeypatch, tmp_path, q
     assert (records[0] == records[1]) == same
 
 
+def test_a_change_is_told_in_words_and_of_files_by_name():
+    before = {"seed": 0, "files_sha256": {"base": "1", "plan.json": "2"}, "turns": 1}
+    now = {"seed": 1, "files_sha256": {"base": "1", "plan.json": "3", "tree": "4"}, "turns": 1}
+    assert answers.changes(before, now) == [
+        "seed was 0 and is now 1",
+        "files_sha256 differs in plan.json, tree",
+    ]
+    assert answers.changes(now, now) == []
+
+
 def test_other_settings_than_those_of_the_file_are_refused_by_name(capsys, tmp_path, questions):
     out = tmp_path / "o.jsonl"
     arguments = ["--questions", questions, "--out", out, "--max-new-tokens", 12]

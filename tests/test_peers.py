@@ -22,6 +22,7 @@ from medusa_core import (
     peers,
     plots,
     readme,
+    runtime,
     text,
     tree,
 )
@@ -46,6 +47,7 @@ def folder(tmp_path, monkeypatch):
     for question in QUESTIONS:
         files.append_line(tmp_path / "questions.jsonl", question)
     monkeypatch.setattr(peers, "ARTIFACTS", tmp_path)
+    monkeypatch.setattr(runtime, "ARTIFACTS", tmp_path)
     monkeypatch.setattr(peers, "PAUSE", 0)
     monkeypatch.setattr(peers, "BANDWIDTH_EVERY", 2)
     monkeypatch.setattr(peers, "gguf", lambda: tmp_path / "model.gguf")
@@ -60,6 +62,7 @@ def folder(tmp_path, monkeypatch):
 
 def run(folder, *more, names=NAMES):
     arguments = ["peers", "--questions", folder / "questions.jsonl", "--max-new-tokens", 5, "--peers", *names]
+    arguments += ["--name", "peers"]
     return bench.main([str(each) for each in [*arguments, *more]])
 
 
@@ -105,7 +108,8 @@ def test_the_result_file_says_who_answered_what_how_fast(folder, capsys):
     assert found["config"]["versions"]["ours"] == {"fake": "1.0"} and found["config"]["heads_sha256"]
     assert found["config"]["questions"][0] == {"question_id": 3, "category": "a", "turns": ["Hello."]}
     assert [each["question_id"] for each in found["bandwidth"]] == [3, 8] and found["machine"]["threads"]
-    assert capsys.readouterr().out.strip() == peer_summary.table(found).strip()
+    out = folder / "results" / "peers.json"
+    assert capsys.readouterr().out == f"{peer_summary.table(found)}\n\nThe result: {out}\n"
     assert not list((folder / "results").glob("*.partial.jsonl"))
 
 
@@ -357,7 +361,7 @@ def test_the_table_shows_speeds_equality_the_bound_and_who_is_absent():
 def test_readme_has_the_table_once_there_is_a_result(tmp_path):
     results = tmp_path / "artifacts" / "results"
     results.mkdir(parents=True)
-    for name, _ in readme.NEEDED:
+    for name in ("benchmark.json", "train_medusa1.json"):
         shutil.copy(ROOT / "artifacts" / "results" / name, results)
     without = readme.tables(tmp_path)
     (results / "peers.json").write_text(json.dumps(three_peers()))

@@ -240,7 +240,7 @@ def test_a_trace_that_was_recorded_otherwise_is_not_taken_for_the_one_asked_for(
     assert [path.name for path in out.iterdir()] == ["medusa1-greedy-prompt.json"]
     assert run("--acceptance", "greedy", "--prompt", "How?", "--temperature", 0.5) == 1
     message = capsys.readouterr().err
-    assert "question was 'Why?' and is now 'How?'" in message
+    assert 'question was "Why?" and is now "How?"' in message
     assert "reading_temperature was 0.7 and is now 0.5" in message
 
 
@@ -249,7 +249,14 @@ def test_traces_of_heads_that_were_trained_again_are_not_taken_for_theirs(comman
     assert run("--heads", "one") == 0
     monkeypatch.setattr(record.answers, "fingerprints", lambda *asked: {"heads.safetensors": "made again"})
     assert run("--heads", "one") == 1
-    assert "files_sha256 was {'heads.safetensors': 'made once'}" in capsys.readouterr().err
+    assert "recorded otherwise: files_sha256 differs in heads.safetensors. Delete" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("drafts", "tree"), [("heads", "replay-8"), ("all", "replay-8"), ("text", "auto")])
+def test_the_tree_is_one_to_look_at_where_heads_fill_one(command, drafts, tree):
+    run, out, _ = command
+    assert run("--acceptance", "greedy", "--drafts", drafts, "--prompt", "Why?") == 0
+    assert {Trace.load(path).settings["tree"] for path in out.iterdir()} == {tree}
 
 
 def test_heads_that_learned_with_their_base_are_recorded_with_it(monkeypatch):

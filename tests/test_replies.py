@@ -7,7 +7,8 @@ from test_text import byte_level, messages_of
 
 from medusa_core import replies, text
 from medusa_core.convert import embedded
-from medusa_core.data import DataError, read_questions, read_tokens
+from medusa_core.data import DataError, read_questions
+from medusa_core.token_set import read_tokens
 
 LONG = 10_000  # tokens: no conversation here is cut
 

@@ -232,7 +232,7 @@ def test_a_failing_compiler_shows_its_own_words(tmp_path):
         JITTOR_HOME=str(tmp_path / "home"),
     )
     assert done.returncode == 1
-    message = done.stderr[done.stderr.rindex("RuntimeError") :]
+    message = done.stderr[done.stderr.rindex("StartError") :]
     assert "Jittor could not be compiled or loaded" in message and "broken here" in message
     assert "make doctor" in message
 

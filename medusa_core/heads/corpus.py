@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from medusa_core import files, runtime
-from medusa_core.data import TokenSet
+from medusa_core.token_set import TokenSet
 
 LONGEST = 4  # tokens of a context
 KEPT = 4  # likeliest next tokens of a context that are kept

@@ -22,7 +22,7 @@ def fig_claim_trees(rows: Sequence[Mapping]) -> go.Figure:
     """Counted tokens a step of every tree against its nodes, by family."""
     figure = _families(rows, "tokens_per_step", "tokens/step")
     figure.update_yaxes(title="tokens / step")
-    return styled(figure, "Where nodes are spent counts more than how many", legend=_inside())
+    return styled(figure, "Tokens a step of every tree, by family and size", legend=_inside())
 
 
 def fig_claim_steps(rows: Sequence[Mapping]) -> go.Figure:

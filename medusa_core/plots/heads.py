@@ -44,7 +44,9 @@ def fig_depth_accuracy(tables: Mapping[str, object]) -> go.Figure:
             _line(figure, guesses, share, name, number, len(tables), column)
     figure.update_xaxes(title="guess", dtick=1)
     figure.update_yaxes(tickformat=".0%", rangemode="tozero")
-    return styled(figure, "How often a guess is right, given the true tokens before it", legend=BELOW)
+    figure.update_yaxes(title="of the tokens that came", col=1)
+    title = "How often a guess is right (recurrent heads: after hearing the true tokens)"
+    return styled(figure, title, legend=BELOW)
 
 
 def fig_tokens_by_nodes(counted: Mapping[str, Mapping[int, float]]) -> go.Figure:
