@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medusa_core import peer_summary, readme_processors
+from medusa_core import commands, peer_summary, readme_processors
 from medusa_core.files import replacing
 from medusa_core.readme_processors import SPEED, STEPS
 from medusa_core.results import head_of, way_of
@@ -219,13 +219,10 @@ PARTS = (
     partial(_by_processor, stem="benchmark", opening=SPEED, write=readme_processors.speed_row),
     partial(_by_processor, stem="search_trees", opening=STEPS, write=readme_processors.steps_row),
     partial(_if_there, name="search_trees.json", write=_trees),
-    partial(
-        _if_there, name="comparison.json", write=_comparison
-    ),  # takes all trained heads, as the claims do
+    # These two take all trained heads, the last two programs that not everybody installs.
+    partial(_if_there, name="comparison.json", write=_comparison),
     partial(_if_there, name="claims.json", write=_claims),
-    partial(
-        _if_there, name="peers.json", write=_peers
-    ),  # takes programs that not everybody installs, as the next does
+    partial(_if_there, name="peers.json", write=_peers),
     partial(_if_there, name="training_speed.json", write=_training_speed),
 )
 
@@ -233,14 +230,13 @@ PARTS = (
 def main(root: Path = ROOT) -> int:
     """Rewrite README.md where its tables differ from the result files; returns the exit status."""
     path = root / "README.md"
-    try:
+
+    def work() -> None:
         text = updated(path.read_text(encoding="utf-8"), tables(root))
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    return commands.finish(work)
 
 
 if __name__ == "__main__":
