@@ -125,7 +125,7 @@ def arithmetic() -> list[str]:
 def fast_pairs() -> bool:
     """Whether this CPU multiplies pairs of bfloat16 faster than it multiplies and adds their halves one by one.
 
-    Measured on registers alone: AMD's Zen 4 does twice the arithmetic that way, an Intel Xeon that has it half.
+    Measured on registers alone: AMD's Zen 4 and 5 do twice the arithmetic that way, an Intel Xeon that has it half.
     """
     with contextlib.suppress(OSError):
         text = Path("/proc/cpuinfo").read_text()
