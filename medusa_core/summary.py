@@ -68,6 +68,15 @@ def by_way(rows: list[dict]) -> dict[str, dict]:
     return {f"{row['name']}, {row['acceptance']}": row for row in rows if row["name"] != PLAIN}
 
 
+def of_acceptance(result: dict, acceptance: str) -> dict:
+    """A benchmark's result with only those of its drafted runs that have this acceptance."""
+    drafted = {
+        part: [row for row in result[part] if row["name"] != PLAIN and row["acceptance"] == acceptance]
+        for part in ("runs", "summary", "categories")
+    }
+    return {**result, **drafted}
+
+
 def plain_of(run: dict, runs: list[dict]) -> dict:
     """The plain decoding that a run is compared with: of its base and temperature."""
     wanted = run.get("plain", PLAIN), run["temperature"]  # results before several bases do not name it

@@ -339,6 +339,22 @@ def test_a_figure_of_many_runs_grows_by_their_lines_in_the_legend_and_drops_the_
         assert draw(few).data[0].text and draw(many).data[0].text is None
 
 
+def test_colour_says_who_guesses_and_pattern_how_where_both_differ():
+    result = bench_result()
+    row = [row for row in result["summary"] if row["name"] != "plain"][0]
+    result["summary"] = [
+        {**row, "name": name, "acceptance": acceptance}
+        for acceptance in ("greedy", "exact")
+        for name in ("a", "b", "c")
+    ]
+    marks = [bars.marker for bars in plots.fig_speedup(result).data]
+    assert [mark.color for mark in marks[:3]] == [mark.color for mark in marks[3:]]
+    assert len({mark.color for mark in marks}) == 3
+    assert [mark.pattern.shape for mark in marks] == [*palette.PATTERNS[:1] * 3, *palette.PATTERNS[1:2] * 3]
+    exact = plots.fig_speedup(summary.of_acceptance(result, "exact")).data
+    assert len(exact) == 3 and len({bars.marker.pattern.shape for bars in exact}) == 3
+
+
 def test_a_result_without_drafted_runs_draws_no_bars():
     result = bench_result()
     plain = {key: [row for row in result[key] if row["name"] == summary.PLAIN] for key in result}

@@ -19,7 +19,7 @@ def fig_tokens_per_step(result: dict) -> go.Figure:
     """Share of steps that produced 1, 2, ... tokens, one group of bars a drafted run."""
     figure = go.Figure()
     runs = [run for run in result["runs"] if run["name"] != PLAIN]
-    for run, colour, pattern in zip(runs, ramp(len(runs)) if runs else [], _repeat(PATTERNS, len(runs))):
+    for run, marker in zip(runs, _markers(runs)):
         counts = Counter()
         for sample in run["samples"]:
             counts.update({int(tokens): n for tokens, n in sample["tokens_per_step_histogram"].items()})
@@ -31,7 +31,7 @@ def fig_tokens_per_step(result: dict) -> go.Figure:
             x=produced,
             y=[round(counts[tokens] / steps, 4) for tokens in produced],
             name=f"{_label(run)}: {mean:.2f} tokens/step",
-            marker=bar(colour, pattern),
+            marker=marker,
             text=[f"{counts[tokens] / steps:.0%}" for tokens in produced] if len(runs) <= LABELLED else None,
             textposition="outside",
             cliponaxis=False,
@@ -83,7 +83,7 @@ def fig_speedup(result: dict) -> go.Figure:
     """Speed-up over plain decoding by category and overall, one group of bars a drafted run."""
     figure = go.Figure()
     rows = [row for row in result["summary"] if row["name"] != PLAIN]
-    for row, colour, pattern in zip(rows, ramp(len(rows)) if rows else [], _repeat(PATTERNS, len(rows))):
+    for row, marker in zip(rows, _markers(rows)):
         key = _key(row)
         own = [each for each in result["categories"] if _key(each) == key]
         value = [row["speedup"], *(each["speedup"] for each in own)]
@@ -91,7 +91,7 @@ def fig_speedup(result: dict) -> go.Figure:
             x=["<b>all</b>", *(html.escape(each["category"]) for each in own)],
             y=[round(each, 3) for each in value],
             name=f"{_label(row)}: {row['speedup']:.2f}x",
-            marker=bar(colour, pattern),
+            marker=marker,
             text=[f"{each:.2f}" for each in value] if len(rows) <= LABELLED else None,
             textposition="outside",
             textangle=-90 if len(rows) > 1 else 0,
@@ -113,6 +113,19 @@ def way(row: dict) -> dict:
         "acceptance": [row["acceptance"]],
         "temperature": [temperature_of(row)],
     }
+
+
+def _markers(rows: list[dict]) -> list[dict]:
+    """A marker a run; where several guess in several ways, the colour says who does and the pattern how."""
+    who = list(dict.fromkeys(row["name"] for row in rows))
+    how = list(dict.fromkeys((row["acceptance"], row["temperature"]) for row in rows))
+    if len(who) == 1 or len(how) == 1:
+        return [bar(*each) for each in zip(ramp(len(rows)), _repeat(PATTERNS, len(rows)))]
+    colours, patterns = ramp(len(who)) if who else [], _repeat(PATTERNS, len(how))
+    return [
+        bar(colours[who.index(row["name"])], patterns[how.index((row["acceptance"], row["temperature"]))])
+        for row in rows
+    ]
 
 
 def _label(run: dict) -> str:
