@@ -183,7 +183,9 @@ def _comparison(result: dict) -> list[str]:
 
 
 def _claims(result: dict) -> list[str]:
-    opening = "Claims of the Medusa paper, tested on this model and machine (chapter 12):"
+    opening = (
+        f"Claims of the Medusa paper, tested on this model (chapter 12), on {in_words(result['machine'])}:"
+    )
     columns = ("claim", "verdict", "figure")
     return [
         opening,

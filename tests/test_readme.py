@@ -151,6 +151,7 @@ def test_the_comparison_and_the_claims_are_told_where_they_were_measured(root):
     }
     (folder / "comparison.json").write_text(json.dumps(comparison))
     claims = {"summary": [{"claim": "trees help", "verdict": "reproduced", "figure": "1.5 < 1.9"}]}
+    claims["machine"] = comparison["machine"]
     (folder / "claims.json").write_text(json.dumps(claims))
     assert readme.main(root) == 0
     text = (root / "README.md").read_text()
