@@ -116,9 +116,8 @@ def generate(base, requests: Iterable[Request], batch: int, slots: int) -> Itera
 
 def _step(base, cache, active: dict[int, _Sequence]):
     """Feed one token of each active sequence; returns hidden (len(active), d), by cache row."""
-    rows = np.array(
-        sorted(active), np.int32
-    )  # in order: a cache whose rows all take part need not be gathered
+    # In order: a cache whose rows all take part need not be gathered then.
+    rows = np.array(sorted(active), np.int32)
     ids = np.array([[active[row].pending.pop()] for row in rows], np.int32)
     length = cache.length[rows]  # (B,)
     see = np.arange(length.max() + 1) <= length[:, None]  # (B, S)

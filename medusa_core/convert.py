@@ -98,10 +98,8 @@ def convert(
 
 def _convert_gguf(source: Path, out: Path, dtype: str, origin: str) -> Path:
     model = GGUFModel(source)
-    tokenizer, settings = (
-        model.tokenizer(),
-        model.tokenizer_config(),
-    )  # refused here, or after all the weights
+    # Before the weights: a tokenizer that is not read here is refused at once.
+    tokenizer, settings = model.tokenizer(), model.tokenizer_config()
     tensors = _half(model.tensors(), model.config, dtype, source)
 
     def write_tokenizer(folder: Path) -> None:
