@@ -221,10 +221,11 @@ PARTS = (
     partial(_by_processor, stem="benchmark", opening=SPEED, write=readme_processors.speed_row),
     partial(_by_processor, stem="search_trees", opening=STEPS, write=readme_processors.steps_row),
     partial(_if_there, name="search_trees.json", write=_trees),
-    # These two take all trained heads, the last two programs that not everybody installs.
+    # These two take all trained heads, the last three programs that not everybody installs.
     partial(_if_there, name="comparison.json", write=_comparison),
     partial(_if_there, name="claims.json", write=_claims),
     partial(_if_there, name="peers.json", write=_peers),
+    partial(_if_there, name="peers_zen5.json", write=_peers),
     partial(_if_there, name="training_speed.json", write=_training_speed),
 )
 
