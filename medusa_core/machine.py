@@ -57,8 +57,9 @@ def gpu_present() -> bool:
 
 
 def gpu_used() -> bool:
-    """Whether Jittor will compute on a GPU here; use_cuda=0 in the environment keeps it off."""
-    return gpu_present() and os.environ.get("use_cuda") != "0"
+    """Whether Jittor will compute on a GPU here: it takes an nvcc; use_cuda=0 in the environment keeps it off."""
+    unwanted = os.environ.get("use_cuda") == "0" or os.environ.get("nvcc_path") == ""
+    return not unwanted and gpu_present() and bool(cuda_compiler())
 
 
 def cuda_compiler() -> str:

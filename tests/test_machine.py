@@ -40,3 +40,25 @@ def test_the_doctor_says_that_a_matrix_unit_is_not_used(monkeypatch):
     monkeypatch.setenv("MEDUSA_AMX", "0")
     found = next(each for each in doctor.examine() if each.name == "instructions")
     assert found.grade == "ok" and found.found.endswith("AVX-512 bf16; AMX bf16 is there and not used")
+
+
+@pytest.mark.parametrize(
+    ("found", "nvcc", "environment", "used"),
+    [
+        (True, "/nvcc", {}, True),
+        (True, "", {}, False),
+        (False, "/nvcc", {}, False),
+        (True, "/nvcc", {"use_cuda": "0"}, False),
+        (True, "/nvcc", {"nvcc_path": ""}, False),
+    ],
+)
+def test_a_gpu_is_used_where_there_is_one_with_a_compiler_and_nobody_forbids_it(
+    monkeypatch, found, nvcc, environment, used
+):
+    for name in ("use_cuda", "nvcc_path"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(machine, "gpu_present", lambda: found)
+    monkeypatch.setattr(machine, "cuda_compiler", lambda: nvcc)
+    assert machine.gpu_used() == used
