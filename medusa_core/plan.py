@@ -88,12 +88,8 @@ def load(path) -> Plan:
     except (KeyError, TypeError, ValueError) as error:
         keys = "step_seconds, draft_seconds, choices and rates"
         raise PlanError(f"{path}: expected numbers, or lists of them, under {keys} ({error!r})") from None
-    seconds = (*cost.step_seconds, cost.draft_seconds)
-    if (
-        not cost.step_seconds
-        or min(cost.step_seconds) <= 0
-        or not all(0 <= each < math.inf for each in seconds)
-    ):
+    positive = cost.step_seconds and all(0 < seconds < math.inf for seconds in cost.step_seconds)
+    if not (positive and 0 <= cost.draft_seconds < math.inf):
         raise PlanError(
             f"{path}: step_seconds must be positive, for 1, 2, ... rows, and draft_seconds 0 or more"
         )

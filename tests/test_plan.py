@@ -138,7 +138,9 @@ def test_a_plan_survives_its_file(tmp_path):
     [
         ({"step_seconds": []}, "step_seconds must be positive"),
         ({"step_seconds": [0.1, 0.0]}, "step_seconds must be positive"),
+        ({"step_seconds": [0.1, float("nan")]}, "step_seconds must be positive"),
         ({"draft_seconds": -1}, "draft_seconds 0 or more"),
+        ({"draft_seconds": float("nan")}, "draft_seconds 0 or more"),
         ({"rates": [0.0, 0.5]}, "rates must be 17 numbers"),
         ({"rates": [2.0] * 17}, "from 0 to 1"),
         ({"choices": [[0, 0]]}, r"key choices: path \[0, 0\] has no parent"),
