@@ -101,8 +101,9 @@ def generate(base, requests: Iterable[Request], batch: int, slots: int) -> Itera
             active[row] = _Sequence(request)
         if not active:
             return
-        hidden = _step(base, cache, active)
-        sampling = [(place, row) for place, row in enumerate(sorted(active)) if active[row].samples]
+        rows = sorted(active)  # a cache whose rows all take part, in their order, need not be gathered
+        hidden = _step(base, cache, active, np.array(rows, np.int32))
+        sampling = [(place, row) for place, row in enumerate(rows) if active[row].samples]
         if not sampling:
             continue
         k = max(s.top_k if s.temperature else 1 for s in (active[row].stretch for _, row in sampling))
@@ -114,10 +115,8 @@ def generate(base, requests: Iterable[Request], batch: int, slots: int) -> Itera
                 free.append(row)
 
 
-def _step(base, cache, active: dict[int, _Sequence]):
-    """Feed one token of each active sequence; returns hidden (len(active), d), by cache row."""
-    # In order: a cache whose rows all take part need not be gathered then.
-    rows = np.array(sorted(active), np.int32)
+def _step(base, cache, active: dict[int, _Sequence], rows: np.ndarray):
+    """Feed one token of each active sequence, those of the cache's `rows`; returns hidden (len(rows), d)."""
     ids = np.array([[active[row].pending.pop()] for row in rows], np.int32)
     length = cache.length[rows]  # (B,)
     see = np.arange(length.max() + 1) <= length[:, None]  # (B, S)

@@ -22,7 +22,7 @@ ROOT_ONLY = Tree.from_paths([])
 def prefill(base, ids: Sequence[int], cache, row: int = 0):
     """Run a prompt through the base and commit it; returns the hidden state of its last token, (1, d).
 
-    In pieces: masks and scores hold rows times context, which for a whole long prompt is more than its weights.
+    In pieces: masks and scores hold rows times context, which for a whole long prompt is more than the model's weights.
     """
     ids = np.asarray(ids, np.int32)
     for past in range(0, len(ids), PIECE):

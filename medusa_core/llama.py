@@ -80,10 +80,10 @@ class PlainCache(Cache):
         place = (jt.array(np.repeat(rows[:, None], slot.shape[1], 1)), jt.array(slot))
         self.keys[layer][place] = keys
         self.values[layer][place] = values
-        found = [store[:, : int(slot.max()) + 1] for store in (self.keys[layer], self.values[layer])]
+        stop, stores = int(slot.max()) + 1, (self.keys[layer], self.values[layer])
         if np.array_equal(rows, np.arange(len(self.length))):
-            return found  # of all sequences: nothing to gather
-        return [held[jt.array(rows)] for held in found]
+            return [store[:, :stop] for store in stores]  # of all sequences: nothing to gather
+        return [store[jt.array(rows), :stop] for store in stores]
 
     def _move(self, moves: np.ndarray) -> None:
         row, source, target = (jt.array(column) for column in moves.T)
