@@ -265,7 +265,7 @@ def main(arguments: list[str] | None = None) -> int:
         asked = list(data.read_questions(questions))
         found = contestants.load(settings.heads, settings.model)
         partial = out.with_suffix(".partial.jsonl")
-        tokens.check_model(found[0].base.folder)
+        tokens.warn_unless_of(found[0].base.folder)
         tokenizer = text.load_tokenizer(found[0].base.folder)
         calibrate.check_past(settings.past, max(*settings.nodes, settings.candidates) + 1, found[0].base)
         context = found[0].base.config.max_position_embeddings

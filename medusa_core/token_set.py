@@ -37,7 +37,7 @@ class TokenSet:
     def answer_tokens(self) -> int:
         return sum(map(len, self.answer_ids))
 
-    def check_model(self, folder: Path) -> None:
+    def warn_unless_of(self, folder: Path) -> None:
         """Say on stderr where another model than this folder's made these answers: its ids may mean other tokens."""
         if (made := self.metadata.get("model", folder.name)) != folder.name:
             print(

@@ -35,7 +35,7 @@ def command(
             )
         tokens = read_tokens(runtime.ROOT / config.data)
         if ranks.first():
-            tokens.check_model(convert.resolve(config.model))
+            tokens.warn_unless_of(convert.resolve(config.model))
         run(config, tokens, resume)
 
     return commands.finish(work, "--resume goes on from the last checkpoint", (RuntimeError,))

@@ -117,15 +117,14 @@ def way(row: dict) -> dict:
 
 def _markers(rows: list[dict]) -> list[dict]:
     """A marker a run; where several guess in several ways, the colour says who does and the pattern how."""
-    who = list(dict.fromkeys(row["name"] for row in rows))
-    how = list(dict.fromkeys((row["acceptance"], row["temperature"]) for row in rows))
+    if not rows:
+        return []
+    keys = [(row["name"], _key(row)[1:]) for row in rows]
+    who, how = (list(dict.fromkeys(part)) for part in zip(*keys))
     if len(who) == 1 or len(how) == 1:
         return [bar(*each) for each in zip(ramp(len(rows)), _repeat(PATTERNS, len(rows)))]
-    colours, patterns = ramp(len(who)) if who else [], _repeat(PATTERNS, len(how))
-    return [
-        bar(colours[who.index(row["name"])], patterns[how.index((row["acceptance"], row["temperature"]))])
-        for row in rows
-    ]
+    colours, patterns = ramp(len(who)), _repeat(PATTERNS, len(how))
+    return [bar(colours[who.index(name)], patterns[how.index(way)]) for name, way in keys]
 
 
 def _label(run: dict) -> str:
